@@ -1,0 +1,153 @@
+"""Retrofits a small CNN, trains it on handwritten digits among clutter, and shows where it looked.
+
+    python examples/quickstart.py
+
+Takes about a minute and a half on two CPU cores, downloads nothing, and writes attention.png. The digits
+are real (scikit-learn's bundled scans); each is placed at random among pieces of other digits, so that the
+place where the network ought to look is known.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.utils import draw_bounding_boxes
+from tqdm import tqdm
+
+from abn import ABNLoss, wrap_backbone
+from abn.visualize import grid
+
+CANVAS, DIGIT, PIECE = 48, 16, 8  # sides in pixels
+PIECES = 10  # of other digits, on each canvas
+TRAINING_DIGITS = 1300  # of 1797; the others are the test set
+
+
+class SmallCNN(nn.Module):
+    """A plain network, such as one has: nothing in it knows of attention."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stage1 = stage(1, 24, stride=2)
+        self.stage2 = stage(24, 48, stride=2)
+        self.stage3 = stage(48, 96, stride=2)
+        self.classifier = nn.Linear(96, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stage3(self.stage2(self.stage1(images)))
+        return self.classifier(features.mean(dim=(2, 3)))
+
+
+def stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def place(digits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Puts digits (N, 8, 8) on canvases of clutter: images (N, 1, 48, 48), boxes (N, 4) as x1 y1 x2 y2."""
+
+    def draw(limit: int, *size: int) -> list:
+        return torch.randint(limit, (len(digits), *size), generator=generator).tolist()
+
+    large = F.interpolate(digits[:, None], size=(DIGIT, DIGIT), mode="bilinear")[:, 0]
+    images = torch.zeros(len(digits), 1, CANVAS, CANVAS)
+    sources = draw(len(digits), PIECES)  # the digits that the pieces are cut from,
+    cuts = draw(DIGIT - PIECE + 1, PIECES, 2)  # where they are cut,
+    places = draw(CANVAS - PIECE + 1, PIECES, 2)  # and where they are put
+    corners = draw(CANVAS - DIGIT + 1, 2)
+    for i, canvas in enumerate(images[:, 0]):
+        for source, (cut_y, cut_x), (y, x) in zip(sources[i], cuts[i], places[i], strict=True):
+            piece = large[source, cut_y : cut_y + PIECE, cut_x : cut_x + PIECE]
+            canvas[y : y + PIECE, x : x + PIECE] = piece
+        y, x = corners[i]
+        canvas[y : y + DIGIT, x : x + DIGIT] = large[i]
+    y1, x1 = torch.tensor(corners).unbind(dim=1)
+    return images, torch.stack([x1, y1, x1 + DIGIT, y1 + DIGIT], dim=1)
+
+
+def peak_in_box(attention_maps: Tensor, boxes: Tensor) -> Tensor:
+    """Whether the highest point of each map (N, 1, h, w), enlarged to the canvas, lies in its box: (N,)."""
+    maps = F.interpolate(attention_maps, size=(CANVAS, CANVAS), mode="bilinear")
+    peak = maps.flatten(1).argmax(dim=1)
+    x, y = peak % CANVAS, peak // CANVAS
+    return (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("attention.png"))
+    arguments = parser.parse_args()
+
+    torch.manual_seed(arguments.seed)
+    generator = torch.Generator().manual_seed(arguments.seed)
+    data = load_digits()
+    digits, labels = torch.from_numpy(data.images).float() / 16, torch.from_numpy(data.target)
+    train_digits, test_digits = digits[:TRAINING_DIGITS], digits[TRAINING_DIGITS:]
+    train_labels, test_labels = labels[:TRAINING_DIGITS], labels[TRAINING_DIGITS:]
+    test_images, test_boxes = place(test_digits, generator)
+
+    model = wrap_backbone(SmallCNN(num_classes=10), input_size=CANVAS)
+    criterion = ABNLoss()
+    batches = [range(i, min(i + 64, TRAINING_DIGITS)) for i in range(0, TRAINING_DIGITS, 64)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 3e-3, total_steps=arguments.epochs * len(batches)
+    )
+
+    progress = tqdm(total=arguments.epochs * len(batches), unit="batch", mininterval=0.5)
+    for epoch in range(arguments.epochs):
+        images, _ = place(train_digits, generator)  # new places and new clutter in every epoch
+        order = torch.randperm(TRAINING_DIGITS, generator=generator)
+        for batch in batches:
+            chosen = order[batch.start : batch.stop]
+            loss = criterion(model(images[chosen]), train_labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.update()
+            progress.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
+    progress.close()
+
+    model.eval()
+    with torch.inference_mode():
+        output = model(test_images)
+    hits = peak_in_box(output.attention_map, test_boxes)
+    predicted = output.perception_logits.argmax(dim=1)
+    print(f"test images                     {len(test_images)}")
+    print(f"accuracy, attention branch      {accuracy(output.attention_logits, test_labels):.3f}")
+    print(f"accuracy, perception branch     {accuracy(output.perception_logits, test_labels):.3f}")
+    print(f"map's peak on the digit         {hits.float().mean():.3f}  (chance: {DIGIT**2 / CANVAS**2:.3f})")
+
+    pictures = F.interpolate(test_images[:8], scale_factor=4).expand(-1, 3, -1, -1)
+    boxed = [
+        draw_bounding_boxes(picture, 4 * box[None], colors="lime", width=2)
+        for picture, box in zip(pictures, test_boxes, strict=False)
+    ]
+    captions = [
+        f"digit {label}, predicted {guess}" for label, guess in zip(test_labels[:8], predicted, strict=False)
+    ]
+    picture = grid(boxed, output.attention_map[:8], captions=captions, panel_size=192)
+    part = arguments.output.with_suffix(".part.png")
+    picture.save(part)
+    os.replace(part, arguments.output)
+    print(f"image, map and overlay          {arguments.output}")
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(dim=1) == labels).float().mean().item()
+
+
+if __name__ == "__main__":
+    main()

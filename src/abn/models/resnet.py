@@ -1,0 +1,49 @@
+"""ResNets for ImageNet with an attention branch, on torchvision's ResNet.
+
+The networks of Fukui et al. (CVPR 2019, section 4.2) and of the official code's
+``models/imagenet/resnet.py``: cut after ``layer3``, the attention branch repeats ``layer4`` at stride 1.
+"""
+
+from typing import Any
+
+from torchvision.models import WeightsEnum
+
+from abn.network import ABN
+from abn.wrap import wrap_backbone
+
+
+def abn_resnet18(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
+    """ResNet-18 with an attention branch.
+
+    Args:
+        weights: Torchvision's weights for the backbone, such as ``"IMAGENET1K_V1"``. The branch's stage
+            starts from those of ``layer4``, its heads anew.
+        progress: Shows a bar while the weights are downloaded.
+        **kwargs: Passed to :func:`abn.wrap_backbone` (``num_classes``, ``stage``, ``mechanism``, ...) and
+            from there to torchvision's builder.
+    """
+    return _abn_resnet("resnet18", weights, progress, **kwargs)
+
+
+def abn_resnet34(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
+    """ResNet-34 with an attention branch. Arguments as for :func:`abn_resnet18`."""
+    return _abn_resnet("resnet34", weights, progress, **kwargs)
+
+
+def abn_resnet50(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
+    """ResNet-50 with an attention branch. Arguments as for :func:`abn_resnet18`."""
+    return _abn_resnet("resnet50", weights, progress, **kwargs)
+
+
+def abn_resnet101(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
+    """ResNet-101 with an attention branch. Arguments as for :func:`abn_resnet18`."""
+    return _abn_resnet("resnet101", weights, progress, **kwargs)
+
+
+def abn_resnet152(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
+    """ResNet-152 with an attention branch. Arguments as for :func:`abn_resnet18`."""
+    return _abn_resnet("resnet152", weights, progress, **kwargs)
+
+
+def _abn_resnet(name: str, weights: WeightsEnum | str | None, progress: bool, **kwargs: Any) -> ABN:
+    return wrap_backbone(f"torchvision/{name}", split="layer3", weights=weights, progress=progress, **kwargs)

@@ -1,0 +1,71 @@
+"""Turning a stage into its stride-1 twin, so that the attention map keeps the resolution of the features."""
+
+import copy
+import warnings
+from typing import Any
+
+from torch import nn
+
+from abn.dry_run import Shape, dry_run, input_shapes
+
+
+def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
+    """A copy of the stage, weights included, that keeps the resolution of its input.
+
+    A convolution gets stride 1 and 'same' padding, a pool with an odd kernel too; a pool with an even
+    kernel goes. The paper makes its attention branch in this way from the backbone's last stage (Fukui
+    et al., CVPR 2019, section 3.1).
+
+    Args:
+        stage: Takes features (B, C, H, W).
+        features: (C, H, W).
+
+    Returns:
+        The copy, or none where this is not enough: where the code between the layers, a window of fixed
+        size or a functional pool decides the resolution.
+    """
+    stage = copy.deepcopy(stage)
+    strided = {name: layer for name, layer in stage.named_modules() if _is_strided(layer)}
+    for name, received in input_shapes(stage, strided, features).items():
+        layer = strided[name]
+        if isinstance(layer, nn.Conv2d):
+            _keep_size(layer, received)
+        elif not list(layer.parameters()):
+            stage.set_submodule(name, _stride_one_pool(layer, received))
+    try:
+        with warnings.catch_warnings():
+            # PyTorch says, once per process, that 'same' padding of an even kernel copies its input.
+            warnings.simplefilter("ignore")
+            output = dry_run(stage, features)
+    except Exception:  # the stage's own code may rely on its stride in any way
+        return None
+    return stage if output.shape[-2:] == features[-2:] else None
+
+
+def _is_strided(layer: nn.Module) -> bool:
+    stride = getattr(layer, "stride", 1)
+    steps = stride if isinstance(stride, (tuple, list)) else (stride,)
+    return not list(layer.children()) and any(step != 1 for step in steps)
+
+
+def _keep_size(convolution: nn.Conv2d, received: Shape) -> None:
+    convolution.stride = (1, 1)
+    if not _keeps_size(convolution, received):
+        convolution.padding = "same"
+
+
+def _stride_one_pool(pool: Any, received: Shape) -> nn.Module:
+    if isinstance(pool, (nn.MaxPool2d, nn.AvgPool2d)):
+        height, width = nn.modules.utils._pair(pool.kernel_size)
+        if height % 2 == 0 or width % 2 == 0:
+            return nn.Identity()
+        pool.stride = 1
+        if not _keeps_size(pool, received):
+            pool.padding = (height // 2, width // 2)
+        return pool
+    pool.stride = 1  # a blur-pool, or one that pads by itself
+    return pool if _keeps_size(pool, received) else nn.Identity()
+
+
+def _keeps_size(layer: nn.Module, received: Shape) -> bool:
+    return bool(dry_run(layer, received).shape[-2:] == received[-2:])

@@ -1,0 +1,155 @@
+"""Pictures of attention maps: laid over their images, and side by side with them."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import torch
+from PIL import Image, ImageDraw, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as transforms
+
+
+def overlay(
+    image: Image.Image | Tensor,
+    attention_map: Tensor,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    rescale: bool = False,
+    opacity: float = 0.5,
+    colormap: str = "jet",
+) -> Image.Image:
+    """Lays an attention map over its image.
+
+    Args:
+        image: A PIL image, or a tensor (C, H, W) with C = 1 or 3: uint8 in 0..255, or float in 0..1, or
+            normalised float with ``mean`` and ``std``.
+        attention_map: (1, h, w) or (h, w), of any resolution; it is enlarged bilinearly.
+        mean: The values with which a float image was normalised, to undo it: one, or one per channel.
+        std: Likewise.
+        rescale: Stretches the map's own range over the colours. By default they stand for 0 to 1, so
+            that pictures can be compared and a flat map looks flat.
+        opacity: Of the map over the image, 0 to 1.
+        colormap: Name of a colour map of matplotlib.
+
+    Returns:
+        An RGB image of the size of ``image``.
+
+    Raises:
+        TypeError: If the image is of another type.
+        ValueError: If an argument has another shape or range than described, or holds NaN.
+
+    Example:
+        >>> overlay(torch.rand(3, 224, 320), torch.rand(1, 14, 20)).size
+        (320, 224)
+    """
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity is {opacity}, expected 0 to 1")
+    if colormap not in matplotlib.colormaps:
+        raise ValueError(f"colormap is {colormap!r}, expected a name in matplotlib.colormaps, such as 'jet'")
+    pixels = _pixels(image, mean, std)  # (3, H, W)
+    values = _values(attention_map, pixels.shape[-2:], rescale)  # (H, W)
+    colors = torch.from_numpy(matplotlib.colormaps[colormap](values.numpy())[..., :3])  # (H, W, 3)
+    blend = torch.lerp(pixels, colors.permute(2, 0, 1).float(), opacity)
+    picture: Image.Image = transforms.to_pil_image(blend)
+    return picture
+
+
+def grid(
+    images: Sequence[Image.Image] | Sequence[Tensor] | Tensor,
+    attention_maps: Tensor,
+    *,
+    captions: Sequence[str] | None = None,
+    panel_size: int = 224,
+    opacity: float = 0.5,
+    **overlay_arguments: Any,
+) -> Image.Image:
+    """Shows in one column per image: the image, its attention map, and the map laid over the image.
+
+    Args:
+        images: A batch (B, C, H, W), or a sequence of what :func:`overlay` takes.
+        attention_maps: (B, 1, h, w) or (B, h, w).
+        captions: A line of text above each column.
+        panel_size: Side of a panel in pixels; the images keep their proportions.
+        opacity: Of the map over the image, 0 to 1.
+        **overlay_arguments: ``mean``, ``std``, ``rescale`` and ``colormap`` of :func:`overlay`.
+
+    Raises:
+        TypeError: As for :func:`overlay`.
+        ValueError: If there is no image, or not one map and one caption per image; and as for
+            :func:`overlay`.
+
+    Example:
+        >>> grid(torch.rand(4, 3, 32, 32), torch.rand(4, 1, 8, 8), panel_size=100).size
+        (424, 316)
+    """
+    counts = {"images": len(images), "attention_maps": len(attention_maps)}
+    if captions is not None:
+        counts["captions"] = len(captions)
+    if not len(images) or len(set(counts.values())) > 1:
+        raise ValueError(f"got {counts}, expected as many of each, and at least one")
+    gap, header = 8, 0 if captions is None else 24
+    pitch = panel_size + gap
+    canvas = Image.new("RGB", (len(images) * pitch - gap, header + 3 * pitch - gap), "white")
+    for column, (image, attention_map) in enumerate(zip(images, attention_maps, strict=True)):
+        for row, row_opacity in enumerate((0, 1, opacity)):  # image, map, overlay
+            panel = overlay(image, attention_map, opacity=row_opacity, **overlay_arguments)
+            panel = ImageOps.pad(panel, (panel_size, panel_size), color="white")
+            canvas.paste(panel, (column * pitch, header + row * pitch))
+        if captions is not None:
+            ImageDraw.Draw(canvas).text((column * pitch + 2, 4), captions[column], fill="black", font_size=14)
+    return canvas
+
+
+def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
+    """The image as float RGB (3, H, W) in 0..1, on the CPU."""
+    if isinstance(image, Image.Image):
+        image = transforms.pil_to_tensor(image.convert("RGB"))
+    if not isinstance(image, Tensor):
+        raise TypeError(f"image is a {type(image).__name__}, expected a PIL image or a tensor (C, H, W)")
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(f"image has shape {tuple(image.shape)}, expected (C, H, W) with C = 1 or 3")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise TypeError(f"image is {image.dtype}, expected uint8 or floating point")
+    if (mean is None) != (std is None) or (mean is not None and image.dtype == torch.uint8):
+        raise ValueError("mean and std belong together, and to a normalised float image")
+    pixels = image.detach().cpu()
+    pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    if mean is not None and std is not None:
+        pixels = pixels * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
+    low, high = pixels.min().item(), pixels.max().item()
+    if not (low > -1e-3 and high < 1 + 1e-3):  # also false for NaN
+        raise ValueError(
+            f"image has values from {low:.3g} to {high:.3g}, expected 0 to 1: give the mean and std with "
+            "which it was normalised"
+        )
+    return pixels.clamp(0, 1).expand(3, -1, -1)
+
+
+def _values(attention_map: Tensor, size: torch.Size, rescale: bool) -> Tensor:
+    """The map as float (H, W) in 0..1, on the CPU, in the size given."""
+    if attention_map.ndim not in (2, 3) or attention_map[..., 0, 0].numel() != 1:
+        raise ValueError(
+            f"attention_map has shape {tuple(attention_map.shape)}, expected (1, h, w) or (h, w)"
+        )
+    values = attention_map.detach().cpu().float().reshape(1, 1, *attention_map.shape[-2:])
+    low, high = values.min().item(), values.max().item()
+    if not rescale and not (low >= 0 and high <= 1):  # also false for NaN
+        raise ValueError(
+            f"attention_map has values from {low:.3g} to {high:.3g}, expected 0 to 1: give rescale=True to "
+            "stretch another range over the colours, and look for the cause if it holds NaN"
+        )
+    if rescale:
+        if not high - low < float("inf"):
+            raise ValueError(f"attention_map has values from {low:.3g} to {high:.3g}, expected finite ones")
+        if high - low < 1e-2:
+            warnings.warn(
+                f"the map is nearly constant ({low:.4g} to {high:.4g}): rescaled, it shows rounding and "
+                "noise, not attention",
+                stacklevel=3,
+            )
+        values = (values - low) / max(high - low, 1e-12)
+    return F.interpolate(values, size=size, mode="bilinear").clamp(0, 1)[0, 0]

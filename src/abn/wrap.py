@@ -1,0 +1,144 @@
+"""Retrofitting: from a backbone to an Attention Branch Network."""
+
+import copy
+from typing import Literal
+
+from torch import nn
+
+from abn.attention import AttentionBranch
+from abn.backbone import check_input_size, create_backbone, input_shape, replace_classifier
+from abn.cut import Parts, Splits, cut, splits_of
+from abn.dry_run import dry_run, overwrites_input, reference_tensor
+from abn.network import ABN
+from abn.perception import Mechanism, PerceptionBranch, check_mechanism
+from abn.stride import stride_one_copy
+
+
+def wrap_backbone(
+    backbone: nn.Module | str,
+    *,
+    num_classes: int | None = None,
+    split: str | None = None,
+    stage: nn.Module | Literal["copy", "none"] = "copy",
+    mechanism: Mechanism = "residual",
+    input_size: int | tuple[int, int, int] | None = None,
+    **backbone_arguments: object,
+) -> ABN:
+    """Turns an image classifier into an Attention Branch Network, by cutting the graph of its forward.
+
+    The network works on a copy: the backbone that was handed in is left as it was. Weights are kept, and
+    the attention branch's stage starts from those of the backbone's last stage; only the branch's heads,
+    and the classifier if ``num_classes`` is given, start anew. Auxiliary heads are left out. The result
+    has the backbone's device, dtype and mode (training or evaluation).
+
+    Args:
+        backbone: A classifier, images (B, C, H, W) to logits (B, K), or ``"timm/<model>"`` or
+            ``"torchvision/<model>"`` to build one.
+        num_classes: Replaces the backbone's classifier by one for K classes. Default: as it is.
+        split: Where the features are taken, one of the names that :func:`find_splits` lists, or any
+            deeper submodule that the whole network goes through. Default: where the last stage begins.
+        stage: What the attention branch runs before its heads: ``"copy"``, a copy of the backbone's part
+            from the split to the last feature map, at stride 1 as in the paper (section 3.1); ``"none"``,
+            which is cheapest; or a module of your own, features (B, C, H, W) to (B, C', h, w). A copy
+            that cannot do with stride 1 keeps its stride: the map is then coarser than the features.
+        mechanism: ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
+        input_size: Size of the images for which the backbone is cut: one number of pixels or (C, H, W).
+            Default: read off the backbone, see the example. It binds nothing: the network takes every
+            size that the backbone takes.
+        **backbone_arguments: Passed to the library that builds a backbone by name, such as
+            ``pretrained=True`` or ``in_chans=1`` for timm, ``weights="DEFAULT"`` for torchvision.
+
+    Raises:
+        CutError: If the backbone cannot be traced or run, has no feature map to attend to, or cannot be
+            cut at ``split``. Build such a network by hand, from three modules, with :class:`ABN`.
+        ValueError: If another argument is not one of those listed.
+        TypeError: If the backbone is neither a module nor a name, or a module came with arguments.
+
+    Example:
+        >>> import timm, torch
+        >>> model = wrap_backbone(timm.create_model("test_resnet"), num_classes=10)
+        >>> attention_logits, perception_logits, attention_map = model(torch.randn(2, 3, 160, 160))
+        >>> perception_logits.shape, attention_map.shape
+        (torch.Size([2, 10]), torch.Size([2, 1, 10, 10]))
+    """
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+    if not isinstance(stage, nn.Module) and stage not in ("copy", "none"):
+        raise ValueError(f"stage is {stage!r}, expected 'copy', 'none' or a module")
+    check_mechanism(mechanism)
+    check_input_size(input_size)
+    backbone = _own(backbone, backbone_arguments)
+    shape = input_shape(backbone, input_size)
+    if num_classes is not None:
+        replace_classifier(backbone, num_classes, shape)
+
+    parts = cut(backbone, shape, split)
+    branch_stage = _stage(stage, parts)
+    channels = parts.features[0] if branch_stage is None else dry_run(branch_stage, parts.features).shape[1]
+    attention_branch = AttentionBranch(channels, parts.num_classes, branch_stage)
+    model = ABN(
+        parts.feature_extractor,
+        attention_branch.to(reference_tensor(backbone)),
+        PerceptionBranch(parts.tail, mechanism),
+    )
+    kept = [m for part in (parts.feature_extractor, parts.tail, branch_stage) if part for m in part.modules()]
+    for module in set(model.modules()).difference(kept):
+        module.training = backbone.training
+    return model
+
+
+def find_splits(
+    backbone: nn.Module | str,
+    *,
+    input_size: int | tuple[int, int, int] | None = None,
+    **backbone_arguments: object,
+) -> Splits:
+    """Lists where :func:`wrap_backbone` would cut a backbone, and where else it could.
+
+    Takes the arguments of :func:`wrap_backbone`, and leaves the backbone as it was like that one.
+
+    Returns:
+        One entry per place, from the images to the logits. Prints as a table.
+
+    Raises:
+        CutError: If the backbone cannot be traced or run, or has no feature map to attend to.
+
+    Example:
+        >>> print(find_splits("torchvision/resnet18"))
+        split    channels  stride  height × width
+        conv1          64       2     112 × 112
+        bn1            64       2     112 × 112
+        relu           64       2     112 × 112
+        maxpool        64       4      56 × 56
+        layer1         64       4      56 × 56
+        layer2        128       8      28 × 28
+        layer3        256      16      14 × 14  ← default
+        layer4        512      32       7 × 7
+    """
+    check_input_size(input_size)
+    backbone = _own(backbone, backbone_arguments)
+    return splits_of(backbone, input_shape(backbone, input_size))
+
+
+def _own(backbone: nn.Module | str, arguments: dict[str, object]) -> nn.Module:
+    """The backbone to work on: built by name, or a copy of the caller's."""
+    if isinstance(backbone, str):
+        return create_backbone(backbone, **arguments)
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"backbone is a {type(backbone).__name__}, expected a module or a name")
+    if arguments:
+        raise TypeError(f"unexpected arguments {sorted(arguments)}: they serve to build a backbone by name")
+    return copy.deepcopy(backbone)
+
+
+def _stage(stage: nn.Module | Literal["copy", "none"], parts: Parts) -> nn.Module | None:
+    """The attention branch's stage. It must not change the features: the perception branch reads them too."""
+    if isinstance(stage, nn.Module):
+        if overwrites_input(stage, parts.features):
+            raise ValueError(
+                "stage changes the features in place, expected it to leave them: begin with a copy"
+            )
+        return stage
+    if stage == "none" or parts.stage is None:
+        return None
+    return stride_one_copy(parts.stage, parts.features) or copy.deepcopy(parts.stage)

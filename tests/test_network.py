@@ -1,0 +1,129 @@
+"""The network of three modules: its outputs, a map given from outside, and the images it refuses."""
+
+import copy
+import gc
+import pickle
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from abn import ABN, ABNLoss, ABNOutput, AttentionBranch, PerceptionBranch
+
+
+def small_network() -> ABN:
+    """Three modules built by hand, as one does for a backbone that cannot be cut."""
+    tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    return ABN(
+        nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1),
+        AttentionBranch(in_channels=8, num_classes=5),
+        PerceptionBranch(tail),
+    )
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 16, 20)
+
+
+def test_output_is_a_tuple_with_names(images):
+    output = small_network()(images)
+    attention_logits, perception_logits, attention_map = output
+    assert isinstance(output, ABNOutput)
+    assert output.attention_logits is attention_logits
+    assert output.perception_logits is perception_logits
+    assert output.attention_map is attention_map
+    assert attention_logits.shape == perception_logits.shape == (2, 5)
+    assert attention_map.shape == (2, 1, 8, 10)
+
+
+def test_given_map_takes_the_place_of_the_computed_one(images):
+    model = small_network().eval()
+    free = model(images)
+    again = model(images, attention_map=free.attention_map)
+    masked = model(images, attention_map=torch.zeros(1, 8, 10))
+    assert torch.equal(again.perception_logits, free.perception_logits)
+    assert torch.equal(
+        masked.perception_logits, model.perception_branch.tail(model.feature_extractor(images))
+    )
+    assert not torch.equal(masked.perception_logits, free.perception_logits)
+    assert torch.equal(masked.attention_map, free.attention_map)  # the computed one, whatever was given
+
+
+def test_computed_map_can_be_trained_towards_the_given_one(images):
+    model = small_network()
+    edited = torch.rand(2, 1, 8, 10)
+    nn.functional.mse_loss(model(images, attention_map=edited).attention_map, edited).backward()
+    assert model.attention_branch.map_conv.weight.grad.abs().sum() > 0
+    assert model.feature_extractor.weight.grad.abs().sum() > 0
+
+
+def test_gradient_reaches_a_given_map(images):
+    attention_map = torch.rand(2, 1, 8, 10, requires_grad=True)
+    small_network()(images, attention_map=attention_map).perception_logits.sum().backward()
+    assert attention_map.grad.abs().sum() > 0
+
+
+def test_map_of_the_wrong_batch_is_refused(images):
+    with pytest.raises(ValueError, match=r"shape \(3, 1, 8, 10\), expected .* B = 2 like the images"):
+        small_network()(images, attention_map=torch.zeros(3, 1, 8, 10))
+
+
+def test_integer_images_are_refused():
+    with pytest.raises(TypeError, match=r"images are torch.uint8, expected floating point: scale"):
+        small_network()(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_nan_images_are_refused_and_counted(images):
+    images[1, 0, 3, 3] = torch.nan
+    with pytest.raises(ValueError, match="1 of 2 images hold NaN"):
+        small_network()(images)
+
+
+def test_vmap_over_images():
+    model = small_network().eval()
+    images = torch.randn(3, 3, 16, 16)
+    logits = torch.vmap(lambda image: model(image[None]).perception_logits)(images)
+    torch.testing.assert_close(logits[:, 0], model(images).perception_logits)
+
+
+def test_single_image_without_batch_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(3, 16, 16\), expected \(B, C, H, W\)"):
+        small_network()(torch.zeros(3, 16, 16))
+
+
+def test_images_too_small_for_a_map_are_refused():
+    with pytest.raises(ValueError, match=r"features have shape \(2, 8, 1, 1\).* larger images"):
+        small_network()(torch.zeros(2, 3, 2, 2))
+
+
+def test_no_tensor_stays_between_calls(images):
+    def tensors() -> Counter:
+        gc.collect()
+        return Counter(tuple(o.shape) for o in gc.get_objects() if issubclass(type(o), torch.Tensor))
+
+    model = small_network()
+    state = {name for module in model.modules() for name in vars(module)}
+    before = tensors()
+    ABNLoss()(model(images), torch.tensor([0, 1]))
+    assert tensors() == before
+    assert {name for module in model.modules() for name in vars(module)} == state
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_compute_the_same(images, duplicate):
+    model = small_network().eval()
+    for ours, theirs in zip(model(images), duplicate(model)(images), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_bfloat16_autocast_and_half_precision_weights(images):
+    model = small_network().eval()
+    exact = model(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(images)
+    half = copy.deepcopy(model).bfloat16()(images.bfloat16())
+    for output in (mixed, half):
+        assert output.attention_map.dtype == torch.bfloat16
+        torch.testing.assert_close(output.attention_map.float(), exact.attention_map, atol=0.02, rtol=0)

@@ -1,0 +1,472 @@
+"""Retrofitting: what `wrap_backbone` promises for every architecture, and what it refuses."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, build, image_size
+from torch import nn
+
+from abn import ABNLoss, AttentionBranch, CutError, find_splits, wrap_backbone
+
+SMALL = ["torchvision/resnet18", "timm/convnext_atto", "timm/mobilenetv3_small_050"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_zero_map_gives_the_logits_of_the_plain_backbone_bit_for_bit(name):
+    backbone = build(name).eval()
+    model = wrap_backbone(backbone)
+    images = torch.randn(2, 3, image_size(name), image_size(name))
+    with torch.no_grad():
+        output = model(images, attention_map=torch.zeros(1, 1, 1, 1))
+        assert torch.equal(output.perception_logits, backbone(images))
+    assert output.attention_logits.shape == output.perception_logits.shape
+    assert output.attention_map.shape[:2] == (2, 1)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_parameter_gets_a_gradient(name):
+    model = wrap_backbone(build(name).train())
+    if "nfnet" in name:  # its residual branches start switched off, by a gain of zero
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("skipinit_gain"):
+                nn.init.ones_(parameter)
+    images = torch.randn(2, 3, image_size(name), image_size(name))
+    ABNLoss()(model(images), torch.tensor([1, 2])).backward()
+    missing = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["torchvision/inception_v3", "timm/inception_v4"])
+def test_stage_that_cannot_do_without_its_stride_keeps_it_and_the_map_is_coarser(name):
+    model = wrap_backbone(build(name).eval()).eval()
+    images = torch.randn(1, 3, 139, 139)
+    with torch.no_grad():
+        features = model.feature_extractor(images)
+        attention_map = model(images).attention_map
+    assert attention_map.shape[-1] <= features.shape[-1]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in ARCHITECTURES if n not in ("torchvision/inception_v3", "timm/inception_v4")]
+)
+def test_map_has_the_resolution_of_the_features(name):
+    model = wrap_backbone(build(name).eval())
+    images = torch.randn(1, 3, image_size(name), image_size(name) + 32)
+    with torch.no_grad():
+        assert model(images).attention_map.shape[-2:] == model.feature_extractor(images).shape[-2:]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_backbone_that_was_handed_in_is_left_as_it_was(name):
+    backbone = build(name).train()
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+        break
+    backbone.get_submodule(
+        next(n for n, m in backbone.named_modules() if isinstance(m, nn.Dropout | nn.Conv2d))
+    ).eval()
+    before = copy.deepcopy(backbone)
+    modules = [id(module) for module in backbone.modules()]
+
+    model = wrap_backbone(backbone, num_classes=7)
+    ABNLoss()(model(torch.randn(2, 3, 64, 64)), torch.tensor([1, 2])).backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+
+    assert [id(module) for module in backbone.modules()] == modules
+    assert str(backbone) == str(before)
+    assert [m.training for m in backbone.modules()] == [m.training for m in before.modules()]
+    for (key, ours), (_, theirs) in zip(backbone.named_parameters(), before.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), key
+        assert ours.grad is None, key
+        assert ours.requires_grad == theirs.requires_grad, key
+    for (key, ours), (_, theirs) in zip(backbone.named_buffers(), before.named_buffers(), strict=True):
+        assert torch.equal(ours, theirs), key
+
+
+class FunctionalDropout(nn.Module):
+    """Drops out by a function in the forward of the network itself, where tracing would freeze the flag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1))
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, images):
+        features = self.body(images).mean((2, 3))
+        return self.fc(nn.functional.dropout(features, 0.5, training=self.training))
+
+
+@pytest.mark.parametrize(
+    "make_backbone",
+    [
+        FunctionalDropout,
+        lambda: build("timm/resnet18", drop_rate=0.5),
+        lambda: build("timm/mobilenetv3_small_050", drop_rate=0.5),
+        lambda: build("torchvision/vgg11_bn"),
+    ],
+    ids=["functional dropout", "timm/resnet18", "timm/mobilenetv3", "torchvision/vgg11_bn"],
+)
+def test_dropout_follows_train_eval_train_like_in_the_plain_backbone(make_backbone):
+    backbone = make_backbone()
+    for norm in (m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = 0.0  # so that training mode does not change what evaluation mode computes
+    model = pickle.loads(pickle.dumps(wrap_backbone(backbone)))
+    images = torch.randn(2, 3, 64, 64)
+
+    def logits(module, **kwargs):
+        torch.manual_seed(1)  # the same numbers are drawn for the same dropouts
+        with torch.no_grad():
+            return module(images, **kwargs)
+
+    def perception_logits():
+        # Evaluated from the features on, so that the attention branch's dropouts draw no numbers.
+        torch.manual_seed(1)
+        with torch.no_grad():
+            features = model.feature_extractor(images)
+            return model.perception_branch(features, torch.zeros(1, 1, 1, 1))
+
+    for training in (True, False, True):
+        backbone.train(training)
+        model.train(training)
+        assert torch.equal(perception_logits(), logits(backbone))
+    assert not torch.equal(logits(backbone), logits(backbone.eval()))  # there was something to drop
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_is_that_of_the_backbone_and_a_frozen_norm_stays_frozen(training):
+    backbone = build("torchvision/resnet18").train(training)
+    backbone.layer1[0].bn1.eval()
+    model = wrap_backbone(backbone, num_classes=3)
+    frozen = model.feature_extractor.get_submodule("layer1.0.bn1")
+    assert {m.training for m in model.modules() if m is not frozen} == {training}
+    assert not frozen.training
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_compute_the_same(name, duplicate):
+    model = wrap_backbone(build(name).eval())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(model(images), duplicate(model)(images), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_state_dict_round_trip(name, tmp_path):
+    model, other = (wrap_backbone(build(name).eval()) for _ in range(2))
+    images = torch.randn(1, 3, 64, 64)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    with torch.no_grad():
+        for ours, theirs in zip(model(images), other(images), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_state_dict_keeps_the_names_of_the_backbone():
+    backbone = build("torchvision/resnet18")
+    keys = wrap_backbone(backbone).state_dict().keys()
+    extractor = {
+        key.removeprefix("feature_extractor.") for key in keys if key.startswith("feature_extractor.")
+    }
+    tail = {
+        key.removeprefix("perception_branch.tail.") for key in keys if key.startswith("perception_branch")
+    }
+    assert extractor | tail == backbone.state_dict().keys()
+    assert not extractor & tail
+    assert "attention_branch.stage.layer4.0.conv1.weight" in keys
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes(name, dtype):
+    for model in (wrap_backbone(build(name).to(dtype).eval()), wrap_backbone(build(name).eval()).to(dtype)):
+        with torch.no_grad():
+            output = model(torch.randn(1, 3, 64, 64, dtype=dtype))
+        assert {tensor.dtype for tensor in output} == {dtype}
+        assert all(tensor.isfinite().all() for tensor in output)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_channels_last_and_autocast(name):
+    model = wrap_backbone(build(name).eval())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(images)
+        model.to(memory_format=torch.channels_last)
+        channels_last = model(images.to(memory_format=torch.channels_last))
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(images)
+    for ours, theirs in zip(channels_last, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(mixed.attention_map.float(), expected.attention_map, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize(
+    ("name", "channels_given"),
+    [("timm/convnext_atto", False), ("timm/tresnet_m", True)],  # the latter folds pixels into channels
+)
+def test_other_numbers_of_input_channels(name, channels_given, channels):
+    input_size = (channels, 64, 64) if channels_given else None
+    model = wrap_backbone(name, input_size=input_size, in_chans=channels).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, channels, 64, 64)).perception_logits.shape == (1, 1000)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "torchvision/squeezenet1_1", "torchvision/densenet121"])
+def test_num_classes_replaces_the_classifier_and_nothing_else(name):
+    backbone = build(name).to(torch.bfloat16).eval()
+    model = wrap_backbone(backbone, num_classes=7)
+    with torch.no_grad():
+        output = model(torch.randn(2, 3, 64, 64, dtype=torch.bfloat16))
+    assert output.attention_logits.shape == output.perception_logits.shape == (2, 7)
+    ours, theirs = model.state_dict(), backbone.state_dict()
+    for key, value in theirs.items():
+        (kept,) = [k for k in ours if k.endswith(f"extractor.{key}") or k.endswith(f"tail.{key}")]
+        assert ours[kept].dtype == value.dtype
+        assert value.shape[:1] == (1000,) or torch.equal(ours[kept], value), key
+
+
+def test_stage_copy_starts_from_the_weights_of_the_last_stage():
+    backbone = build("torchvision/resnet18")
+    stage = wrap_backbone(backbone).attention_branch.stage
+    for key, value in backbone.layer4.state_dict().items():
+        assert torch.equal(stage.state_dict()[f"layer4.{key}"], value)
+    assert stage.layer4[0].conv1.stride == stage.layer4[0].downsample[0].stride == (1, 1)
+    assert backbone.layer4[0].conv1.stride == (2, 2)
+
+
+def test_stage_none_reads_the_features_as_they_are():
+    model = wrap_backbone("torchvision/resnet18", stage="none")
+    assert isinstance(model.attention_branch.stage, nn.Identity)
+    assert model(torch.randn(2, 3, 64, 64)).attention_map.shape == (2, 1, 4, 4)
+
+
+def test_stage_of_ones_own():
+    stage = nn.Conv2d(256, 32, kernel_size=3, padding=1)
+    model = wrap_backbone("torchvision/resnet18", stage=stage)
+    assert model.attention_branch.stage is stage
+    assert model.attention_branch.norm.num_features == 32
+
+
+def test_stage_that_overwrites_the_features_is_refused():
+    with pytest.raises(ValueError, match="stage changes the features in place"):
+        wrap_backbone("torchvision/resnet18", stage=nn.ReLU(inplace=True))
+
+
+def test_copied_stage_that_begins_in_place_gets_its_own_features():
+    class PreActivated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1)
+            self.relu, self.fc = nn.ReLU(inplace=True), nn.Linear(16, 10)
+
+        def forward(self, images):
+            return self.fc(self.conv2(self.relu(self.conv1(images))).mean((2, 3)))
+
+    backbone = PreActivated()
+    model = wrap_backbone(backbone, split="conv1")
+    images = torch.randn(2, 3, 32, 32)
+    output = model(images, attention_map=torch.zeros(1, 1, 1))
+    assert torch.equal(output.perception_logits, backbone(images))
+    ABNLoss()(output, torch.tensor([0, 1])).backward()
+
+
+@pytest.mark.parametrize("split", ["layer1", "layer2", "layer3.4", "layer4"])
+def test_split_by_name(split):
+    backbone = build("torchvision/resnet50").eval()
+    model = wrap_backbone(backbone, split=split)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        output = model(images, attention_map=torch.zeros(1, 1, 1))
+    assert torch.equal(output.perception_logits, backbone(images))
+    assert split in dict(model.feature_extractor.named_modules())
+    size = {"layer1": 16, "layer2": 8, "layer3.4": 4, "layer4": 2}[split]
+    assert output.attention_map.shape == (1, 1, size, size)
+
+
+def test_mechanism_is_passed_on():
+    assert wrap_backbone("torchvision/resnet18", mechanism="multiplicative").perception_branch.mechanism == (
+        "multiplicative"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "stride"),
+    [
+        ("torchvision/resnet18", "layer3", 16),
+        ("timm/convnext_atto", "stages.2", 16),
+        ("timm/efficientnet_b0", "blocks.4", 16),
+        ("timm/densenet121", "features.denseblock3", 16),
+        ("torchvision/vgg11_bn", "features.20", 8),  # its last pool has no convolution behind it
+    ],
+)
+def test_default_split_is_where_the_last_stage_begins(name, split, stride):
+    (default,) = [s for s in find_splits(build(name)) if s.default]
+    assert (default.name, default.stride) == (split, stride)
+
+
+def test_splits_print_as_a_table():
+    table = str(find_splits("torchvision/resnet18")).splitlines()
+    assert table[0].split() == ["split", "channels", "stride", "height", "×", "width"]
+    assert "layer3        256      16      14 × 14  ← default" in table
+    assert len({line.index("×") for line in table[1:]}) == 1
+
+
+def test_finding_splits_leaves_the_backbone_alone():
+    backbone = build("torchvision/googlenet").train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    find_splits(backbone)
+    assert all(module.training for module in backbone.modules())
+    assert backbone.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+class WithConstants(nn.Module):
+    """Normalises its images by constants that are neither parameters nor buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.std = torch.tensor([0.5, 0.25, 0.5]).view(1, 3, 1, 1)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(True), nn.Conv2d(8, 8, 3, 2))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, images):
+        images = (images - torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1)) / self.std
+        return self.fc(self.body(images).mean((2, 3)))
+
+
+def test_constants_in_the_forward_are_kept():
+    backbone = WithConstants()
+    model = wrap_backbone(backbone)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model(images, attention_map=torch.zeros(1, 1, 1)).perception_logits, backbone(images))
+    assert vars(backbone).keys() == vars(WithConstants()).keys()
+
+
+class Untraceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 10)
+
+    def forward(self, images):
+        features = self.conv(images)
+        if features.mean() > 0:
+            features = -features
+        return self.fc(features.mean((2, 3)))
+
+
+class TrainsAnotherWay(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 10)
+
+    def forward(self, images):
+        logits = self.fc(self.conv(images).mean((2, 3)))
+        return logits + 100 if self.training else logits * 0
+
+
+class DiscardsInPlace(TrainsAnotherWay):
+    def forward(self, images):
+        features = self.conv(images)
+        features.relu_()
+        return self.fc(features.mean((2, 3)))
+
+
+class TwoOutputs(TrainsAnotherWay):
+    def forward(self, images):
+        features = self.conv(images).mean((2, 3))
+        return features, self.fc(features)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (
+            Untraceable(),
+            r"Untraceable.forward cannot be traced: .*\n.*submodule.*\n.*AttentionBranch.*\n.*ABN\(",
+        ),
+        (TrainsAnotherWay(), "TrainsAnotherWay.forward takes another path in training"),
+        (DiscardsInPlace(), "changes a tensor in place by relu_ and does not use what that returns"),
+        (TwoOutputs(), "TwoOutputs.forward returns a tuple, expected one tensor of logits"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 2)), r"no feature map \(B, C, H, W\)"),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 3, 2)),
+            r"returns \('B', 8, 55, 55\).*expected logits",
+        ),
+        (nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "give split="),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Flatten(), nn.Linear(8, 2)),
+            r"does not run on images .*\n.*input_size=",
+        ),
+    ],
+    ids=[
+        "data-dependent",
+        "training path",
+        "in place",
+        "tuple",
+        "no feature map",
+        "no classifier",
+        "one stage",
+        "other size",
+    ],
+)
+def test_backbone_that_cannot_be_cut_is_told_why(backbone, message):
+    with pytest.raises(CutError, match=message):
+        wrap_backbone(backbone)
+
+
+def test_unknown_split_lists_the_valid_ones():
+    with pytest.raises(
+        CutError, match=r"cannot be cut at split='layer9'. Valid splits:\n(.*\n)*    layer3\n"
+    ):
+        wrap_backbone("torchvision/resnet18", split="layer9")
+
+
+def test_split_inside_a_residual_block_is_refused():
+    with pytest.raises(CutError, match=r"cannot be cut at split='layer3\.0\.conv1'"):
+        wrap_backbone("torchvision/resnet18", split="layer3.0.conv1")
+
+
+def test_input_too_small_for_the_cut_is_refused():
+    with pytest.raises(
+        CutError, match=r"no feature map .* images \('B', 3, 2, 2\).* input_size= large enough"
+    ):
+        wrap_backbone("torchvision/resnet18", input_size=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_classes": 0}, ValueError, "num_classes is 0, expected at least 1"),
+        ({"stage": "copied"}, ValueError, "stage is 'copied', expected 'copy', 'none' or a module"),
+        ({"mechanism": "additive"}, ValueError, "mechanism is 'additive'"),
+        ({"input_size": 0}, ValueError, "input_size is 0, expected one number of pixels"),
+        ({"input_size": (64, 64)}, ValueError, r"input_size is \(64, 64\), expected .* \(C, H, W\)"),
+        ({"pretrained": True}, TypeError, r"unexpected arguments \['pretrained'\]"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        wrap_backbone(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet50", "expected 'timm/<model>', 'torchvision/<model>' or a module"),
+        ("timm/resnet5O", "timm has no classifier 'resnet5O'; similar: .*resnet50"),
+        ("torchvision/resnet55", "torchvision has no classifier 'resnet55'; similar: .*resnet50"),
+    ],
+)
+def test_unknown_names_are_refused_with_similar_ones(name, message):
+    with pytest.raises(ValueError, match=message):
+        wrap_backbone(name)
+
+
+def test_what_is_not_a_backbone_is_refused():
+    with pytest.raises(TypeError, match="backbone is a type, expected a module or a name"):
+        wrap_backbone(AttentionBranch)
