@@ -1,11 +1,13 @@
 """What is asked of a backbone before it is cut: a name becomes a network, a network its input and classes."""
 
 import difflib
+from itertools import chain
+from typing import Any, cast
 
 import torchvision
 from torch import nn
 
-from abn.dry_run import Shape, dry_run, reference_tensor
+from abn.dry_run import Shape, dry_run, input_shapes
 from abn.trace import cannot_run
 
 
@@ -79,38 +81,46 @@ def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> N
         CutError: If the backbone does not run on images of this shape.
         ValueError: If there is no such layer.
     """
-    like = reference_tensor(backbone)
     known = {*backbone.modules(), *backbone.parameters()}
+    old: Any
     if callable(reset := getattr(backbone, "reset_classifier", None)):
+        old = cast(Any, backbone).get_classifier()
         reset(num_classes)
     else:
-        name, old = _classifier(backbone, shape)
+        names, old = _classifier(backbone, shape)
         bias = old.bias is not None
         if isinstance(old, nn.Linear):
             new: nn.Module = nn.Linear(old.in_features, num_classes, bias)
         else:
             new = nn.Conv2d(old.in_channels, num_classes, 1, bias=bias)
-        backbone.set_submodule(name, new)
+        for name in names:
+            backbone.set_submodule(name, new)
+    replaced = old if isinstance(old, nn.Module) else backbone  # timm's may be several, or none
+    like = next(chain(replaced.parameters(), backbone.parameters()))
     for module in set(backbone.modules()) - known:
         module.training = backbone.training
     for parameter in set(backbone.parameters()) - known:
         parameter.data = parameter.data.to(like)
 
 
-def _classifier(backbone: nn.Module, shape: Shape) -> tuple[str, nn.Linear | nn.Conv2d]:
+def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear | nn.Conv2d]:
+    """The layer that makes the logits, and all names it has: the last one called with as many outputs."""
     try:
         classes = dry_run(backbone, shape).shape[-1]
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise cannot_run(backbone, shape, error) from error
-    layers = [
-        (name, module)
+    layers = {
+        name: module
         for name, module in backbone.named_modules()
         if (isinstance(module, nn.Linear) and module.out_features == classes)
         or (isinstance(module, nn.Conv2d) and (module.out_channels, module.kernel_size) == (classes, (1, 1)))
-    ]
-    if not layers:
+    }
+    called = list(input_shapes(backbone, layers, shape))
+    if not called:
         raise ValueError(
             f"{type(backbone).__name__} has no linear layer or 1×1 convolution with {classes} outputs, one "
             "per logit, so num_classes= cannot replace it: replace the classifier before wrapping"
         )
-    return layers[-1]
+    layer = layers[called[-1]]
+    names = [name for name, module in backbone.named_modules(remove_duplicate=False) if module is layer]
+    return names, layer

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 from torch import Tensor, fx, nn
 
-from abn.dry_run import BATCH, Shape, overwrites_input
+from abn.dry_run import BATCH, Shape, dry_run, overwrites_input
 from abn.trace import CutError, part_of, trace
+from abn.verify import first_difference
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Split:
     """A place where a backbone can be cut."""
 
     name: str
-    """The submodule after which it is cut, or the function's name in the traced graph."""
+    """The submodule after which it is cut; or a function in the forward, such as ``relu()``."""
     channels: int
     height: int
     width: int
@@ -96,13 +97,40 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
     stage = part_of(backbone, chain.graph, start, end, "Stage") if at < chain.end else None
     if stage is not None and overwrites_input(stage, chain.shapes[at]):
         _clone_input(stage)
+    feature_extractor = part_of(backbone, chain.graph, images, start, "FeatureExtractor")
+    tail = part_of(backbone, chain.graph, start, logits, "Tail")
+    if (difference := first_difference(backbone, feature_extractor, tail, shape)) is not None:
+        raise CutError(
+            f"{type(backbone).__name__}.forward does something that its trace has lost: {difference}. Move "
+            "it into a submodule of its own, or build the network by hand with ABN(feature_extractor, ...)"
+        )
+    if _is_channels_last(backbone, feature_extractor, shape, chain.shapes[at]):
+        raise CutError(
+            f"{type(backbone).__name__} has its channels last at {names[at]!r}, (B, H, W, C), but an attention "
+            "branch needs (B, C, H, W): build the network by hand, with ABN(feature_extractor, ...), whose "
+            "first part permutes its features and whose last part permutes them back"
+        )
     return Parts(
-        feature_extractor=part_of(backbone, chain.graph, images, start, "FeatureExtractor"),
+        feature_extractor=feature_extractor,
         stage=stage,
-        tail=part_of(backbone, chain.graph, start, logits, "Tail"),
+        tail=tail,
         features=chain.shapes[at],
         num_classes=scores.shape[1],
     )
+
+
+def _is_channels_last(
+    backbone: nn.Module, feature_extractor: nn.Module, shape: Shape, features: Shape
+) -> bool:
+    """Whether images of twice the height change the first dimension of the features, not the second."""
+    if getattr(backbone, "output_fmt", "NCHW") != "NCHW":  # timm's
+        return True
+    channels, height, width = shape
+    try:
+        taller = dry_run(feature_extractor, (channels, 2 * height, width))
+    except Exception:  # a network for one size of images
+        return False
+    return bool(taller.shape[1] != features[0])
 
 
 def _clone_input(part: fx.GraphModule) -> None:
@@ -129,7 +157,13 @@ class _Chain:
     @property
     def names(self) -> list[str]:
         called = [node.target for node in self.graph.nodes if node.op == "call_module"]
-        return [str(node.target) if called.count(node.target) == 1 else node.name for node in self.maps]
+        names = []
+        for node in self.maps:
+            name = f"{node.name}()"  # of a function; the brackets keep it apart from a module of that name
+            if node.op == "call_module":
+                name = str(node.target) if called.count(node.target) == 1 else f"{node.target} as {node.name}"
+            names.append(name)
+        return names
 
     @property
     def shapes(self) -> list[Shape]:
@@ -152,13 +186,13 @@ def _open(backbone: nn.Module, shape: Shape, split: str | None = None) -> _Chain
         except CutError:
             pass  # a container that cannot be traced stays whole
     if len(chain.maps) == 1:
-        seen = [
-            f"{node.name} {tuple(node.meta['val'].shape)}" for node in chain.graph.nodes if "val" in node.meta
-        ]
+        values = {node.name: node.meta.get("val") for node in chain.graph.nodes}
+        seen = [f"{name} {tuple(value.shape)}" for name, value in values.items() if isinstance(value, Tensor)]
         raise CutError(
             f"{type(backbone).__name__} has no feature map (B, C, H, W) of more than one pixel that every "
             f"path from images {('B', *shape)} to the logits goes through. Seen: {', '.join(seen)}. Is it a "
-            "convolutional network, and input_size= large enough for it?"
+            "convolutional network, and input_size= large enough for it? Or does something else, such as "
+            "images.shape[0], go past its feature maps?"
         )
     return chain
 
@@ -224,8 +258,8 @@ def _hiding(chain: _Chain, backbone: nn.Module) -> list[str]:
     (logits,) = chain.graph.output_node().all_input_nodes
     region = [node for node in _between(chain.maps[-1], logits) if _convolves(node, backbone)]
     if chain.split + 1 < len(chain.maps):
-        before, after = chain.shapes[chain.split : chain.split + 2]
-        if round(before[1] / after[1]) > 2:  # more than one stage's worth
+        (_, height, width), (_, next_height, next_width) = chain.shapes[chain.split : chain.split + 2]
+        if round(max(height / next_height, width / next_width)) > 2:  # more than one stage's worth
             region += _between(chain.maps[chain.split], chain.maps[chain.split + 1])
     names = [str(node.target) for node in region if node.op == "call_module"]
     return [name for name in names if any(True for _ in backbone.get_submodule(name).children())]

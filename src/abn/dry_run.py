@@ -1,7 +1,7 @@
-"""Running a network on the meta device: the shapes it produces, at no cost and without touching a weight."""
+"""Rehearsing a network: what it does with a batch, found out without touching it and mostly at no cost."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, TypeVar
@@ -14,56 +14,61 @@ Shape = tuple[int, int, int]
 
 BATCH = 2  # not 1, so that a dimension of 1 is not taken for the batch
 
-Module = TypeVar("Module", bound=nn.Module)
+T = TypeVar("T")
+
+
+def rehearse(module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T]) -> T:
+    """Calls ``run`` with a copy of the module in evaluation mode and a batch of this shape.
+
+    On the meta device, where nothing is computed; for real only where that fails, because a forward looks
+    at values. What then fails raises whatever the module raises.
+    """
+    dtype, device = _reference(module).dtype, _reference(module).device
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            return run(_evaluating(_meta_copy(module)), torch.empty((BATCH, *shape), dtype=dtype))
+    except Exception:  # the module may be the user's own code, and fail in any way
+        with torch.no_grad():
+            batch = torch.zeros((BATCH, *shape), dtype=dtype, device=device)
+            return run(_evaluating(copy.deepcopy(module)), batch)
 
 
 def dry_run(module: nn.Module, shape: Shape) -> Any:
-    """What the module returns in evaluation for a batch of this shape, on the meta device."""
-    with meta_batch(module, shape) as batch:
-        return meta_copy(module)(batch)
+    """What the module returns in evaluation for a batch of this shape. Only its shapes and dtypes count."""
+    return rehearse(module, shape, lambda rehearsed, batch: rehearsed(batch))
 
 
 def overwrites_input(module: nn.Module, shape: Shape) -> bool:
-    """Whether the module changes the batch that it is given in place."""
-    with meta_batch(module, shape) as batch:
+    """Whether the module changes the batch that it is given in place, in either mode."""
+
+    def run(rehearsed: nn.Module, batch: Tensor) -> bool:
         version = batch._version
-        meta_copy(module)(batch)
+        for training in (False, True):
+            with training_mode(rehearsed, training):
+                rehearsed(batch)
         return batch._version != version
 
-
-def input_shapes(module: nn.Module, layers: Iterable[str], shape: Shape) -> dict[str, Shape]:
-    """The shape that each of the layers receives when the module runs on a batch of this shape."""
-    shapes: dict[str, Shape] = {}
-    skeleton = meta_copy(module)
-    for name in layers:
-        skeleton.get_submodule(name).register_forward_pre_hook(
-            lambda _, inputs, name=name: shapes.update({name: tuple(inputs[0].shape[1:])})
-        )
-    with meta_batch(module, shape) as batch:
-        skeleton(batch)
-    return shapes
+    return rehearse(module, shape, run)
 
 
-def meta_copy(module: Module) -> Module:
-    """A copy in evaluation mode without its weights: they are on the meta device."""
-    memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-        for parameter in module.parameters()
-    }
-    attributes = chain.from_iterable(vars(submodule).values() for submodule in module.modules())
-    tensors = (value for value in chain(module.buffers(), attributes) if isinstance(value, Tensor))
-    memo |= {id(tensor): tensor.detach().to("meta") for tensor in tensors}
-    skeleton = copy.deepcopy(module, memo)
-    for submodule in skeleton.modules():
-        submodule.training = False
-    return skeleton
+def input_shapes(module: nn.Module, layers: Iterable[str], shape: Shape) -> dict[str, Any]:
+    """The shape that each of the layers receives, without B, in the order in which they are called."""
 
+    def run(rehearsed: nn.Module, batch: Tensor) -> dict[str, Any]:
+        shapes: dict[str, Any] = {}
 
-@contextmanager
-def meta_batch(module: nn.Module, shape: Shape) -> Iterator[Tensor]:
-    """A batch on the meta device in the module's dtype; new tensors are made there too."""
-    with torch.no_grad(), torch.device("meta"):
-        yield torch.empty((BATCH, *shape), dtype=reference_tensor(module).dtype)
+        def record(name: str) -> Callable[..., None]:
+            def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+                shapes.setdefault(name, tuple((*args, *kwargs.values())[0].shape[1:]))
+
+            return hook
+
+        for name in layers:
+            rehearsed.get_submodule(name).register_forward_pre_hook(record(name), with_kwargs=True)
+        rehearsed(batch)
+        return shapes
+
+    return rehearse(module, shape, run)
 
 
 @contextmanager
@@ -79,7 +84,30 @@ def training_mode(module: nn.Module, training: bool) -> Iterator[None]:
             submodule.training = mode
 
 
-def reference_tensor(module: nn.Module) -> Tensor:
-    """The first floating-point weight or buffer: its device and dtype are taken for the module's."""
+def _meta_copy(module: nn.Module) -> nn.Module:
+    """A copy without its weights: they are on the meta device."""
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        for parameter in module.parameters()
+    }
+    attributes = chain.from_iterable(vars(submodule).values() for submodule in module.modules())
+    tensors = (value for value in chain(module.buffers(), attributes) if isinstance(value, Tensor))
+    memo |= {id(tensor): tensor.detach().to("meta") for tensor in tensors}
+    return copy.deepcopy(module, memo)
+
+
+def _evaluating(module: nn.Module) -> nn.Module:
+    for submodule in module.modules():
+        submodule.training = False
+    return module
+
+
+def _reference(module: nn.Module) -> Tensor:
+    """The first floating-point weight or buffer: its device and dtype are taken for those of the input."""
     tensors = chain(module.parameters(), module.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device of the module's weights."""
+    return _reference(module).device

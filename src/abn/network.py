@@ -26,7 +26,7 @@ class ABN(nn.Module):
     :func:`abn.wrap_backbone` makes one from a backbone; any three modules that fit together do as well.
 
     Args:
-        feature_extractor: Images (B, 3, H, W) to features (B, C, h, w).
+        feature_extractor: Images (B, C, H, W) to features (B, C', h, w).
         attention_branch: Features to ``(attention_logits, attention_map)``, such as
             :class:`abn.AttentionBranch`.
         perception_branch: ``(features, attention_map)`` to logits, such as :class:`abn.PerceptionBranch`.
@@ -55,7 +55,7 @@ class ABN(nn.Module):
         """Classifies the images.
 
         Args:
-            images: (B, 3, H, W), floating point, normalised as the backbone expects.
+            images: (B, C, H, W), floating point, normalised as the backbone expects.
             attention_map: Takes the place of the computed map in the attention mechanism: a map edited
                 by a person, or a mask. (B, 1, h, w) or (B, h, w), B = 1 for one map for all images, of
                 any resolution.
@@ -66,7 +66,7 @@ class ABN(nn.Module):
 
         Raises:
             TypeError: If the images are not floating point.
-            ValueError: If the images are not (B, 3, H, W) or hold NaN, are so small that their features
+            ValueError: If the images are not (B, C, H, W) or hold NaN, are so small that their features
                 have a single pixel, or if ``attention_map`` has another shape. NaN is looked for on the
                 CPU alone, and not in a compiled or exported model: elsewhere a look at the values
                 would make every call wait for the device.

@@ -26,13 +26,13 @@ def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
     """
     stage = copy.deepcopy(stage)
     strided = {name: layer for name, layer in stage.named_modules() if _is_strided(layer)}
-    for name, received in input_shapes(stage, strided, features).items():
-        layer = strided[name]
-        if isinstance(layer, nn.Conv2d):
-            _keep_size(layer, received)
-        elif not list(layer.parameters()):
-            stage.set_submodule(name, _stride_one_pool(layer, received))
     try:
+        for name, received in input_shapes(stage, strided, features).items():
+            layer = strided[name]
+            if isinstance(layer, nn.Conv2d):
+                _keep_size(layer, received)
+            elif not list(layer.parameters()):
+                stage.set_submodule(name, _stride_one_pool(layer, received).train(layer.training))
         with warnings.catch_warnings():
             # PyTorch says, once per process, that 'same' padding of an even kernel copies its input.
             warnings.simplefilter("ignore")
@@ -45,7 +45,9 @@ def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
 def _is_strided(layer: nn.Module) -> bool:
     stride = getattr(layer, "stride", 1)
     steps = stride if isinstance(stride, (tuple, list)) else (stride,)
-    return not list(layer.children()) and any(step != 1 for step in steps)
+    # Layers alone, not the blocks that remember a stride; a parametrized convolution has a child.
+    is_layer = isinstance(layer, nn.Conv2d) or not list(layer.children())
+    return is_layer and any(step != 1 for step in steps)
 
 
 def _keep_size(convolution: nn.Conv2d, received: Shape) -> None:

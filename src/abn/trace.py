@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from abn.dry_run import Shape, meta_batch, meta_copy, training_mode
+from abn.dry_run import Shape, rehearse, training_mode
 
 TRAINING_FLAG = "training_flag"
 
@@ -35,10 +35,9 @@ def trace(backbone: nn.Module, opened: set[str], shape: Shape) -> fx.Graph:
     """
     graph = _trace(backbone, opened, training=False)
     try:
-        with meta_batch(backbone, shape) as images:
-            _ValueRecorder(fx.GraphModule(meta_copy(backbone), graph)).run(images)
-    except CutError:
-        raise
+        rehearse(
+            backbone, shape, lambda copy, images: _ValueRecorder(fx.GraphModule(copy, graph)).run(images)
+        )
     except Exception as error:  # as in _trace
         raise cannot_run(backbone, shape, error) from error
     graph = _to_logits(graph, backbone, training=False)
@@ -76,26 +75,30 @@ def part_of(backbone: nn.Module, graph: fx.Graph, start: fx.Node, end: fx.Node, 
     part = fx.GraphModule(backbone, subgraph(graph, start, end), class_name=name)
     if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
         setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
+    for module in part.modules():
+        if type(module) is nn.Module:  # stands in for a container whose forward is now in the graph
+            module.training = backbone.training
     return part
 
 
 class _ValueRecorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
-        inputs = [self.env[source] for source in n.all_input_nodes]
-        versions = [value._version for value in inputs if isinstance(value, Tensor)]
         n.meta["val"] = super().run_node(n)
-        if not n.users and versions != [value._version for value in inputs if isinstance(value, Tensor)]:
-            raise CutError(
-                f"the forward changes a tensor in place by {n.name} and does not use what that returns, "
-                f"which a graph cannot follow: write x = {n.name}(x)"
-            )
         return n.meta["val"]
 
 
 class _ShallowTracer(fx.Tracer):
+    proxy_buffer_attributes = True  # or an expression on a buffer would become a constant
+
     def __init__(self, opened: set[str]) -> None:
         super().__init__()
         self.opened = opened
+        self.context = _context()
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _context() != self.context:
+            raise RuntimeError("a graph does not record torch.no_grad(), torch.autocast() or their kind")
+        return super().create_node(*args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self.opened
@@ -108,6 +111,10 @@ class _ShallowTracer(fx.Tracer):
         return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
 
 
+def _context() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), *(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+
+
 def _trace(backbone: nn.Module, opened: set[str], training: bool) -> fx.Graph:
     try:
         with training_mode(backbone, training):
@@ -115,8 +122,8 @@ def _trace(backbone: nn.Module, opened: set[str], training: bool) -> fx.Graph:
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise CutError(
             f"{type(backbone).__name__}.forward cannot be traced: {error}\n"
-            "Move what depends on the values or the shape of a tensor into a submodule of its own, or "
-            "build the network from three modules by hand:\n"
+            "Move what stands in the way, such as a branch on a tensor's values or shape, into a submodule "
+            "of its own, or build the network from three modules by hand:\n"
             "    branch = AttentionBranch(in_channels, num_classes, stage)\n"
             "    model = ABN(feature_extractor, branch, PerceptionBranch(tail))"
         ) from error

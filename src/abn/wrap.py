@@ -8,7 +8,7 @@ from torch import nn
 from abn.attention import AttentionBranch
 from abn.backbone import check_input_size, create_backbone, input_shape, replace_classifier
 from abn.cut import Parts, Splits, cut, splits_of
-from abn.dry_run import dry_run, overwrites_input, reference_tensor
+from abn.dry_run import device_of, dry_run, overwrites_input
 from abn.network import ABN
 from abn.perception import Mechanism, PerceptionBranch, check_mechanism
 from abn.stride import stride_one_copy
@@ -41,6 +41,7 @@ def wrap_backbone(
             from the split to the last feature map, at stride 1 as in the paper (section 3.1); ``"none"``,
             which is cheapest; or a module of your own, features (B, C, H, W) to (B, C', h, w). A copy
             that cannot do with stride 1 keeps its stride: the map is then coarser than the features.
+            A copy is trainable, even where the backbone is frozen.
         mechanism: ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
         input_size: Size of the images for which the backbone is cut: one number of pixels or (C, H, W).
             Default: read off the backbone, see the example. It binds nothing: the network takes every
@@ -73,14 +74,18 @@ def wrap_backbone(
         replace_classifier(backbone, num_classes, shape)
 
     parts = cut(backbone, shape, split)
+    if num_classes not in (None, parts.num_classes):
+        raise ValueError(
+            f"num_classes is {num_classes}, but with its classifier replaced {type(backbone).__name__} still "
+            f"returns {parts.num_classes} logits: replace the classifier yourself before wrapping"
+        )
     branch_stage = _stage(stage, parts)
-    channels = parts.features[0] if branch_stage is None else dry_run(branch_stage, parts.features).shape[1]
-    attention_branch = AttentionBranch(channels, parts.num_classes, branch_stage)
-    model = ABN(
-        parts.feature_extractor,
-        attention_branch.to(reference_tensor(backbone)),
-        PerceptionBranch(parts.tail, mechanism),
-    )
+    features = dry_run(nn.Sequential(parts.feature_extractor, branch_stage or nn.Identity()), shape)
+    attention_branch = AttentionBranch(features.shape[1], parts.num_classes)
+    attention_branch.to(device_of(backbone), features.dtype)
+    if branch_stage is not None:
+        attention_branch.stage = branch_stage
+    model = ABN(parts.feature_extractor, attention_branch, PerceptionBranch(parts.tail, mechanism))
     kept = [m for part in (parts.feature_extractor, parts.tail, branch_stage) if part for m in part.modules()]
     for module in set(model.modules()).difference(kept):
         module.training = backbone.training
@@ -134,11 +139,20 @@ def _own(backbone: nn.Module | str, arguments: dict[str, object]) -> nn.Module:
 def _stage(stage: nn.Module | Literal["copy", "none"], parts: Parts) -> nn.Module | None:
     """The attention branch's stage. It must not change the features: the perception branch reads them too."""
     if isinstance(stage, nn.Module):
-        if overwrites_input(stage, parts.features):
+        expected = f"expected a module that takes features {('B', *parts.features)} to (B, C', h, w)"
+        try:
+            output = dry_run(stage, parts.features)
+            overwrites = overwrites_input(stage, parts.features)
+        except Exception as error:  # the stage is the user's own code, and may fail in any way
+            raise ValueError(f"stage does not run, {expected}: {error}") from error
+        if output.ndim != 4:
+            raise ValueError(f"stage returns {('B', *output.shape[1:])}, {expected}")
+        if overwrites:
             raise ValueError(
-                "stage changes the features in place, expected it to leave them: begin with a copy"
+                "stage changes the features in place, expected it to leave them: clone them first"
             )
         return stage
     if stage == "none" or parts.stage is None:
         return None
-    return stride_one_copy(parts.stage, parts.features) or copy.deepcopy(parts.stage)
+    copied = stride_one_copy(parts.stage, parts.features) or copy.deepcopy(parts.stage)
+    return copied.requires_grad_(True)

@@ -46,4 +46,5 @@ def abn_resnet152(*, weights: WeightsEnum | str | None = None, progress: bool = 
 
 
 def _abn_resnet(name: str, weights: WeightsEnum | str | None, progress: bool, **kwargs: Any) -> ABN:
-    return wrap_backbone(f"torchvision/{name}", split="layer3", weights=weights, progress=progress, **kwargs)
+    kwargs = {"split": "layer3", "weights": weights, "progress": progress, **kwargs}
+    return wrap_backbone(f"torchvision/{name}", **kwargs)
