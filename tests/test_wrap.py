@@ -499,14 +499,15 @@ def test_contexts_in_the_forward_are_refused(context):
                 features = self.c1(images)
             return self.fc(self.c2(features).mean((2, 3)))
 
-    with pytest.raises(CutError, match="a graph does not record torch.no_grad"):
+    with pytest.raises(CutError, match=r"a graph does not record torch\.no_grad"):
         wrap_backbone(InContext())
 
 
 @pytest.mark.parametrize("name", ["torchvision/swin_t", "timm/mambaout_femto"])
 def test_channels_last_networks_are_refused(name):
+    split = "features.4" if name == "torchvision/swin_t" else None
     with pytest.raises(CutError, match=r"has its channels last at .*, \(B, H, W, C\)"):
-        wrap_backbone(name)
+        wrap_backbone(name, split=split)
 
 
 @pytest.mark.parametrize(

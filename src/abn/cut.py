@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor, fx, nn
 
 from abn.dry_run import BATCH, Shape, dry_run, overwrites_input
-from abn.trace import CutError, part_of, trace
-from abn.verify import first_difference
+from abn.operations import first_difference
+from abn.trace import CutError, Trace, operations_of_forward, part_of, trace
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Parts:
     """From the split to the logits."""
     features: Shape
     """(C, H, W) at the split."""
+    dtype: torch.dtype
+    """Of the features."""
     num_classes: int
 
 
@@ -99,22 +102,26 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
         _clone_input(stage)
     feature_extractor = part_of(backbone, chain.graph, images, start, "FeatureExtractor")
     tail = part_of(backbone, chain.graph, start, logits, "Tail")
-    if (difference := first_difference(backbone, feature_extractor, tail, shape)) is not None:
+    # A trace can lose hooks and instance methods on the backbone, branches on the type of a tensor, and
+    # changes in place whose result is not used.
+    difference = first_difference(operations_of_forward(backbone, shape), chain.operations)
+    if difference is not None:
         raise CutError(
             f"{type(backbone).__name__}.forward does something that its trace has lost: {difference}. Move "
             "it into a submodule of its own, or build the network by hand with ABN(feature_extractor, ...)"
         )
     if _is_channels_last(backbone, feature_extractor, shape, chain.shapes[at]):
         raise CutError(
-            f"{type(backbone).__name__} has its channels last at {names[at]!r}, (B, H, W, C), but an attention "
-            "branch needs (B, C, H, W): build the network by hand, with ABN(feature_extractor, ...), whose "
-            "first part permutes its features and whose last part permutes them back"
+            f"{type(backbone).__name__} has its channels last at {names[at]!r}, (B, H, W, C), but an "
+            "attention branch needs (B, C, H, W): build the network by hand, with ABN(feature_extractor, "
+            "...), whose first part permutes its features and whose last part permutes them back"
         )
     return Parts(
         feature_extractor=feature_extractor,
         stage=stage,
         tail=tail,
         features=chain.shapes[at],
+        dtype=start.meta["val"].dtype,
         num_classes=scores.shape[1],
     )
 
@@ -126,6 +133,8 @@ def _is_channels_last(
     if getattr(backbone, "output_fmt", "NCHW") != "NCHW":  # timm's
         return True
     channels, height, width = shape
+    if height == width and features[0] != features[1]:  # (B, H, W, C) of a square image would begin alike
+        return False
     try:
         taller = dry_run(feature_extractor, (channels, 2 * height, width))
     except Exception:  # a network for one size of images
@@ -147,6 +156,8 @@ class _Chain:
     """The feature maps that every path from the images to the logits goes through."""
 
     graph: fx.Graph
+    operations: list[str]
+    """The tensor operations that running the graph comes to."""
     maps: list[fx.Node]
     """The images, then the feature maps."""
     split: int
@@ -197,10 +208,10 @@ def _open(backbone: nn.Module, shape: Shape, split: str | None = None) -> _Chain
     return chain
 
 
-def _chain(backbone: nn.Module, graph: fx.Graph) -> _Chain:
-    maps = [node for node in _cut_points(graph) if _is_feature_map(node)]
+def _chain(backbone: nn.Module, trace: Trace) -> _Chain:
+    maps = [node for node in _cut_points(trace.graph) if _is_feature_map(node)]
     if not maps or maps[0].op != "placeholder":
-        maps.insert(0, next(iter(graph.nodes)))
+        maps.insert(0, next(iter(trace.graph.nodes)))
     area = [node.meta["val"].shape[-2:].numel() for node in maps]
     learned = [
         i for i, (a, b) in enumerate(pairwise(maps), 1) if any(_learns(n, backbone) for n in _between(a, b))
@@ -209,7 +220,7 @@ def _chain(backbone: nn.Module, graph: fx.Graph) -> _Chain:
     while end + 1 < len(maps) and area[end + 1] == area[last]:
         end += 1
     split = max((i for i in range(last) if area[i] > area[i + 1]), default=0)
-    return _Chain(graph, maps, split, end)
+    return _Chain(trace.graph, trace.operations, maps, split, end)
 
 
 def _cut_points(graph: fx.Graph) -> list[fx.Node]:

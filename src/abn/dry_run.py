@@ -21,15 +21,13 @@ def rehearse(module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor],
     """Calls ``run`` with a copy of the module in evaluation mode and a batch of this shape.
 
     On the meta device, where nothing is computed; for real only where that fails, because a forward looks
-    at values. What then fails raises whatever the module raises.
+    at values or makes tensors elsewhere. What then fails raises whatever the module raises.
     """
-    dtype, device = _reference(module).dtype, _reference(module).device
-    try:
-        with torch.no_grad(), torch.device("meta"):
-            return run(_evaluating(_meta_copy(module)), torch.empty((BATCH, *shape), dtype=dtype))
-    except Exception:  # the module may be the user's own code, and fail in any way
-        with torch.no_grad():
-            batch = torch.zeros((BATCH, *shape), dtype=dtype, device=device)
+    batch = torch.zeros((BATCH, *shape), dtype=_reference(module).dtype, device=device_of(module))
+    with torch.no_grad():
+        try:
+            return run(_evaluating(_meta_copy(module)), batch.to("meta"))
+        except Exception:  # the module may be the user's own code, and fail in any way
             return run(_evaluating(copy.deepcopy(module)), batch)
 
 

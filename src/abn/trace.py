@@ -1,12 +1,14 @@
 """Tracing a backbone: from its forward to a shallow graph that can be cut."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from abn.dry_run import Shape, rehearse, training_mode
+from abn.operations import OperationLog
 
 TRAINING_FLAG = "training_flag"
 
@@ -22,8 +24,18 @@ class TrainingFlag(nn.Module):
         return self.training
 
 
-def trace(backbone: nn.Module, opened: set[str], shape: Shape) -> fx.Graph:
-    """The graph of the backbone's forward, each node with what it returned in a dry run in ``meta["val"]``.
+@dataclass(frozen=True)
+class Trace:
+    """What the backbone's forward does."""
+
+    graph: fx.Graph
+    """Each node holds what it returned when rehearsed in ``meta["val"]``."""
+    operations: list[str]
+    """The tensor operations that running the graph comes to."""
+
+
+def trace(backbone: nn.Module, opened: set[str], shape: Shape) -> Trace:
+    """Traces the backbone's forward.
 
     Every submodule is one node, which keeps running its own Python, but for those named in ``opened``.
     What cannot lead to the logits is left out: auxiliary heads, above all. The backbone gets a submodule
@@ -33,17 +45,33 @@ def trace(backbone: nn.Module, opened: set[str], shape: Shape) -> fx.Graph:
         CutError: If the forward cannot be traced or run, does not return one tensor, or takes another
             path in training than in evaluation.
     """
-    graph = _trace(backbone, opened, training=False)
-    try:
-        rehearse(
-            backbone, shape, lambda copy, images: _ValueRecorder(fx.GraphModule(copy, graph)).run(images)
-        )
-    except Exception as error:  # as in _trace
-        raise cannot_run(backbone, shape, error) from error
-    graph = _to_logits(graph, backbone, training=False)
+    graph = _to_logits(_trace(backbone, opened, training=False), backbone, training=False)
     training_graph = _to_logits(_trace(backbone, opened, training=True), backbone, training=True)
     _follow_training_mode(graph, training_graph, backbone)
-    return graph
+
+    def run(copy: nn.Module, images: Tensor) -> list[str]:
+        log = OperationLog(copy, images)
+        with log:
+            _ValueRecorder(fx.GraphModule(copy, graph)).run(images)
+        return log.names
+
+    try:
+        operations = rehearse(backbone, shape, run)
+    except Exception as error:  # as in _trace
+        raise cannot_run(backbone, shape, error) from error
+    return Trace(graph, operations)
+
+
+def operations_of_forward(backbone: nn.Module, shape: Shape) -> list[str]:
+    """The tensor operations of the backbone's own forward, to hold against those of its trace."""
+
+    def run(copy: nn.Module, images: Tensor) -> list[str]:
+        log = OperationLog(copy, images)
+        with log:
+            copy(images)
+        return log.names
+
+    return rehearse(backbone, shape, run)
 
 
 def cannot_run(backbone: nn.Module, shape: Shape, error: Exception) -> CutError:

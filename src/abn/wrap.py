@@ -80,11 +80,14 @@ def wrap_backbone(
             f"returns {parts.num_classes} logits: replace the classifier yourself before wrapping"
         )
     branch_stage = _stage(stage, parts)
-    features = dry_run(nn.Sequential(parts.feature_extractor, branch_stage or nn.Identity()), shape)
-    attention_branch = AttentionBranch(features.shape[1], parts.num_classes)
-    attention_branch.to(device_of(backbone), features.dtype)
+    channels, dtype = parts.features[0], parts.dtype
     if branch_stage is not None:
-        attention_branch.stage = branch_stage
+        output = dry_run(branch_stage, parts.features)
+        channels, dtype = output.shape[1], output.dtype
+    attention_branch = AttentionBranch(channels, parts.num_classes)
+    attention_branch.to(device_of(backbone), dtype)
+    if branch_stage is not None:
+        attention_branch.stage = branch_stage  # added now, so that its own dtype stays as it is
     model = ABN(parts.feature_extractor, attention_branch, PerceptionBranch(parts.tail, mechanism))
     kept = [m for part in (parts.feature_extractor, parts.tail, branch_stage) if part for m in part.modules()]
     for module in set(model.modules()).difference(kept):
