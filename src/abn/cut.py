@@ -56,101 +56,6 @@ class Parts:
     num_classes: int
 
 
-def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
-    """Lists where the backbone can be cut, for images of this shape.
-
-    Raises:
-        CutError: If it cannot be traced, or has no feature map to cut at.
-    """
-    chain = _open(backbone, shape)
-    names = chain.names
-    return Splits(
-        Split(names[i], *features, stride=round(shape[1] / features[1]), default=i == chain.split)
-        for i, features in enumerate(chain.shapes)
-        if i > 0
-    )
-
-
-def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
-    """Cuts the backbone at the split of this name, or else where its last stage begins.
-
-    Raises:
-        CutError: If it cannot be traced, has no feature map to cut at or no split of that name, or
-            ends in something else than logits (B, K).
-    """
-    chain = _open(backbone, shape, split)
-    names = chain.names
-    valid = "Valid splits:" + "".join(f"\n    {name}" for name in names[1:])
-    if split is None and chain.split == 0:
-        raise CutError(
-            f"{type(backbone).__name__} has no layer that lowers the resolution of a feature map and has "
-            f"weights behind it, so it is not clear where its last stage begins: give split=. {valid}"
-        )
-    if split is not None and split not in names[1:]:
-        raise CutError(f"{type(backbone).__name__} cannot be cut at split={split!r}. {valid}")
-    at = chain.split if split is None else names.index(split)
-    images, start, end = chain.maps[0], chain.maps[at], chain.maps[chain.end]
-    (logits,) = chain.graph.output_node().all_input_nodes
-    scores = logits.meta["val"]
-    if scores.ndim != 2 or scores.shape[0] != BATCH:
-        raise CutError(
-            f"{type(backbone).__name__} returns {('B', *scores.shape[1:])} for images {('B', *shape)}, "
-            "expected logits (B, K): hand over a classifier"
-        )
-    stage = part_of(backbone, chain.graph, start, end, "Stage") if at < chain.end else None
-    if stage is not None and overwrites_input(stage, chain.shapes[at]):
-        _clone_input(stage)
-    feature_extractor = part_of(backbone, chain.graph, images, start, "FeatureExtractor")
-    tail = part_of(backbone, chain.graph, start, logits, "Tail")
-    # A trace can lose hooks and instance methods on the backbone, branches on the type of a tensor, and
-    # changes in place whose result is not used.
-    difference = first_difference(operations_of_forward(backbone, shape), chain.operations)
-    if difference is not None:
-        raise CutError(
-            f"{type(backbone).__name__}.forward does something that its trace has lost: {difference}. Move "
-            "it into a submodule of its own, or build the network by hand with ABN(feature_extractor, ...)"
-        )
-    if _is_channels_last(backbone, feature_extractor, shape, chain.shapes[at]):
-        raise CutError(
-            f"{type(backbone).__name__} has its channels last at {names[at]!r}, (B, H, W, C), but an "
-            "attention branch needs (B, C, H, W): build the network by hand, with ABN(feature_extractor, "
-            "...), whose first part permutes its features and whose last part permutes them back"
-        )
-    return Parts(
-        feature_extractor=feature_extractor,
-        stage=stage,
-        tail=tail,
-        features=chain.shapes[at],
-        dtype=start.meta["val"].dtype,
-        num_classes=scores.shape[1],
-    )
-
-
-def _is_channels_last(
-    backbone: nn.Module, feature_extractor: nn.Module, shape: Shape, features: Shape
-) -> bool:
-    """Whether images of twice the height change the first dimension of the features, not the second."""
-    if getattr(backbone, "output_fmt", "NCHW") != "NCHW":  # timm's
-        return True
-    channels, height, width = shape
-    if height == width and features[0] != features[1]:  # (B, H, W, C) of a square image would begin alike
-        return False
-    try:
-        taller = dry_run(feature_extractor, (channels, 2 * height, width))
-    except Exception:  # a network for one size of images
-        return False
-    return bool(taller.shape[1] != features[0])
-
-
-def _clone_input(part: fx.GraphModule) -> None:
-    """Gives an in-place activation at the beginning something of its own to overwrite."""
-    (features,) = part.graph.find_nodes(op="placeholder")
-    with part.graph.inserting_after(features):
-        clone = part.graph.call_method("clone", (features,))
-    features.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)
-    part.recompile()
-
-
 @dataclass(frozen=True)
 class _Chain:
     """The feature maps that every path from the images to the logits goes through."""
@@ -181,6 +86,118 @@ class _Chain:
         return [tuple(node.meta["val"].shape[1:]) for node in self.maps]
 
 
+def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
+    """Lists where the backbone can be cut, for images of this shape.
+
+    Raises:
+        CutError: If it cannot be traced, or has no feature map to cut at.
+    """
+    chain = _open(backbone, shape)
+    names = chain.names
+    return Splits(
+        Split(names[i], *features, stride=round(shape[1] / features[1]), default=i == chain.split)
+        for i, features in enumerate(chain.shapes)
+        if i > 0
+    )
+
+
+def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
+    """Cuts the backbone at the split of this name, or else where its last stage begins.
+
+    Raises:
+        CutError: If it cannot be traced, its trace has lost something, it has no feature map to cut at or
+            no split of that name, or it ends in something else than logits (B, K).
+    """
+    chain = _open(backbone, shape, split)
+    at = _position(chain, backbone, split)
+    images, start, end = chain.maps[0], chain.maps[at], chain.maps[chain.end]
+    (logits,) = chain.graph.output_node().all_input_nodes
+
+    feature_extractor = part_of(backbone, chain.graph, images, start, "FeatureExtractor")
+    tail = part_of(backbone, chain.graph, start, logits, "Tail")
+    stage = part_of(backbone, chain.graph, start, end, "Stage") if at < chain.end else None
+    if stage is not None and overwrites_input(stage, chain.shapes[at]):
+        _clone_input(stage)
+    if _is_channels_last(feature_extractor, shape, chain.shapes[at]):
+        raise CutError(
+            f"{type(backbone).__name__} has its channels last at {chain.names[at]!r}, (B, H, W, C), but an "
+            "attention branch needs (B, C, H, W): build the network by hand, with ABN(feature_extractor, "
+            "...), whose first part permutes its features and whose last part permutes them back"
+        )
+    return Parts(
+        feature_extractor=feature_extractor,
+        stage=stage,
+        tail=tail,
+        features=chain.shapes[at],
+        dtype=start.meta["val"].dtype,
+        num_classes=logits.meta["val"].shape[1],
+    )
+
+
+def _position(chain: _Chain, backbone: nn.Module, split: str | None) -> int:
+    """Index of the map to cut at."""
+    names = chain.names
+    valid = "Valid splits:" + "".join(f"\n    {name}" for name in names[1:])
+    if split is None and chain.split == 0:
+        raise CutError(
+            f"{type(backbone).__name__} has no layer that lowers the resolution of a feature map and has "
+            f"weights behind it, so it is not clear where its last stage begins: give split=. {valid}"
+        )
+    if split is not None and split not in names[1:]:
+        raise CutError(f"{type(backbone).__name__} cannot be cut at split={split!r}. {valid}")
+    return chain.split if split is None else names.index(split)
+
+
+def _check(chain: _Chain, backbone: nn.Module, shape: Shape) -> None:
+    """Raises a CutError if the graph is not that of a classifier, or does not do what the forward does."""
+    name, images = type(backbone).__name__, ("B", *shape)
+    if len(chain.maps) == 1:
+        values = {node.name: node.meta.get("val") for node in chain.graph.nodes}
+        seen = [f"{key} {tuple(value.shape)}" for key, value in values.items() if isinstance(value, Tensor)]
+        raise CutError(
+            f"{name} has no feature map (B, C, H, W) of more than one pixel that every path from images "
+            f"{images} to the logits goes through. Seen: {', '.join(seen)}. Is it a convolutional network, "
+            "and input_size= large enough for it? Or does something else, such as images.shape[0], go past "
+            "its feature maps?"
+        )
+    (logits,) = chain.graph.output_node().all_input_nodes
+    scores = tuple(logits.meta["val"].shape)
+    if len(scores) != 2 or scores[0] != BATCH:
+        raise CutError(
+            f"{name} returns {('B', *scores[1:])} for images {images}, expected logits (B, K): hand over a "
+            "classifier"
+        )
+    # A trace can lose hooks and instance methods on the backbone, branches on the type of a tensor, and
+    # changes in place whose result is not used.
+    difference = first_difference(operations_of_forward(backbone, shape), chain.operations)
+    if difference is not None:
+        raise CutError(
+            f"{name}.forward does something that its trace has lost: {difference}. Move it into a submodule "
+            "of its own, or build the network by hand with ABN(feature_extractor, ...)"
+        )
+
+
+def _is_channels_last(feature_extractor: nn.Module, shape: Shape, features: Shape) -> bool:
+    """Whether images of twice the height change the first dimension of the features, not the second."""
+    channels, height, width = shape
+    if height == width and features[0] != features[1]:  # (B, H, W, C) of a square image would begin alike
+        return False
+    try:
+        taller = dry_run(feature_extractor, (channels, 2 * height, width))
+    except Exception:  # a network for one size of images: height and width alike speak for themselves
+        return height == width and features[1] != features[2]
+    return bool(taller.shape[1] != features[0])
+
+
+def _clone_input(part: fx.GraphModule) -> None:
+    """Gives an in-place activation at the beginning something of its own to overwrite."""
+    (features,) = part.graph.find_nodes(op="placeholder")
+    with part.graph.inserting_after(features):
+        clone = part.graph.call_method("clone", (features,))
+    features.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)
+    part.recompile()
+
+
 def _open(backbone: nn.Module, shape: Shape, split: str | None = None) -> _Chain:
     """Traces the backbone, opening containers until none hides the last stage or the split asked for."""
     names = {name for name, _ in backbone.named_modules()}
@@ -196,15 +213,7 @@ def _open(backbone: nn.Module, shape: Shape, split: str | None = None) -> _Chain
             opened.add(candidates[0])
         except CutError:
             pass  # a container that cannot be traced stays whole
-    if len(chain.maps) == 1:
-        values = {node.name: node.meta.get("val") for node in chain.graph.nodes}
-        seen = [f"{name} {tuple(value.shape)}" for name, value in values.items() if isinstance(value, Tensor)]
-        raise CutError(
-            f"{type(backbone).__name__} has no feature map (B, C, H, W) of more than one pixel that every "
-            f"path from images {('B', *shape)} to the logits goes through. Seen: {', '.join(seen)}. Is it a "
-            "convolutional network, and input_size= large enough for it? Or does something else, such as "
-            "images.shape[0], go past its feature maps?"
-        )
+    _check(chain, backbone, shape)
     return chain
 
 
