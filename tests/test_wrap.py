@@ -379,6 +379,16 @@ def test_function_and_module_of_the_same_name_are_told_apart():
     )
 
 
+def test_addition_in_place_is_followed():
+    class Residual(Plain):
+        def forward(self, images):
+            features = self.c1(images)
+            features += self.relu(features)
+            return self.fc(self.c2(features).mean((2, 3)))
+
+    assert_equals_plain(Residual())
+
+
 def test_submodule_may_look_at_values():
     class Flip(nn.Module):
         def forward(self, features):

@@ -29,7 +29,8 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(id(value) in self._tensors for value in inputs):
             self._add(tree_leaves(result))
             settings = [tuple(value.shape) if isinstance(value, Tensor) else value for value in inputs]
-            self.names.append(f"{func}{tuple(settings)}")
+            name = str(func).replace("_.", ".")  # torch.fx turns x += y into x = x + y
+            self.names.append(f"{name}{tuple(settings)}")
         return result
 
 
