@@ -16,11 +16,6 @@ import abn
 from abn.convert import from_reference, to_reference
 
 DATA = Path(__file__).parent / "data"
-OUTPUTS = {  # theirs -> ours
-    "attention_logits": "attention_logits",
-    "perception_logits": "perception_logits",
-    "attention_map": "attention_map",
-}
 
 
 def official_weights(case: str) -> dict[str, torch.Tensor]:
