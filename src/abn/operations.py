@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+# PyTorch leaves its base class untyped, hence the two ignores.
 class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, names every operation on the images, a weight or a buffer, or on what comes of them.
 
