@@ -8,7 +8,21 @@ import torchvision
 from torch import nn
 
 from abn.dry_run import Shape, dry_run, input_shapes
-from abn.trace import cannot_run
+from abn.tracer import cannot_run
+
+FETCHING = frozenset(
+    {
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "checkpoint_path",
+        "cache_dir",
+        "weights",
+        "weights_backbone",
+        "progress",
+    }
+)
+"""Arguments by which the libraries are told to fetch weights."""
 
 
 def create_backbone(name: str, **arguments: object) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Shape = tuple[int, int, int]
 """(C, H, W) of images or features."""
 
-BATCH = 2  # not 1, so that a dimension of 1 is not taken for the batch
+BATCH = 5  # hardly ever the size of another dimension
 
 T = TypeVar("T")
 

@@ -1,9 +1,12 @@
 """The network: a feature extractor, an attention branch and a perception branch."""
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from abn.saving import push, save
 
 
 class ABNOutput(NamedTuple):
@@ -50,6 +53,8 @@ class ABN(nn.Module):
         self.feature_extractor = feature_extractor
         self.attention_branch = attention_branch
         self.perception_branch = perception_branch
+        self.config: dict[str, Any] | None = None
+        """The arguments of :func:`abn.wrap_backbone` that build this network, if they include its name."""
 
     def forward(self, images: Tensor, attention_map: Tensor | None = None) -> ABNOutput:
         """Classifies the images.
@@ -79,6 +84,61 @@ class ABN(nn.Module):
             features, computed_map if attention_map is None else attention_map
         )
         return ABNOutput(attention_logits, perception_logits, computed_map)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Saves the network where :func:`abn.hub.load` finds it: ``config.json`` and ``model.safetensors``.
+
+        The first holds the names and keyword arguments that build the network, the second its weights.
+        Nothing is pickled, and each file is there in full or not at all.
+
+        Args:
+            directory: Made if it does not exist.
+
+        Raises:
+            ValueError: If the network was not built by name, with ``wrap_backbone("timm/...")`` or a builder
+                such as ``abn_resnet50``, or if it was with an argument that JSON cannot hold.
+        """
+        save(self, self.config, Path(directory))
+
+    def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
+        """Saves the network in a repository of the Hugging Face Hub, made if it does not exist.
+
+        Args:
+            repo_id: ``"owner/name"``.
+            **arguments: Passed to ``huggingface_hub.HfApi.upload_folder``, such as ``commit_message=``.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: As in :meth:`save_pretrained`.
+        """
+        return push(self, self.config, repo_id, arguments)
+
+
+class LogitsOnly(nn.Module):
+    """An :class:`ABN` for tools that expect one tensor of logits: Captum, grad-cam, torch-cam, ...
+
+    The network itself stays within reach as ``model``, for the layers that such a tool asks for.
+
+    Args:
+        model: Shared, not copied.
+
+    Example:
+        >>> from abn import abn_resnet18
+        >>> view = LogitsOnly(abn_resnet18(num_classes=10).eval())
+        >>> layer = view.model.perception_branch.tail.layer4  # what Grad-CAM wants to know
+        >>> view(torch.randn(2, 3, 64, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, model: ABN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classifies the images: (B, C, H, W) to ``perception_logits`` (B, K)."""
+        return self.model(images).perception_logits  # type: ignore[no-any-return]
 
 
 def _check(images: Tensor) -> None:

@@ -9,30 +9,38 @@ from torch.utils._pytree import tree_leaves
 
 # PyTorch leaves its base class untyped, hence the two ignores.
 class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, names every operation on the images, a weight or a buffer, or on what comes of them.
+    """While active, notes each operation on the images, a weight or a buffer, or on what comes of them.
 
-    Each with the shapes of its tensors and its settings. Tensors made of constants alone are left out: a
-    trace computes them once.
+    Each with its settings and, for its tensors, their shape and the operation they come from. Tensors made
+    of constants alone are left out: a trace computes them once.
     """
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.names: list[str] = []
-        self._tensors: dict[int, Any] = {}  # kept alive, so that no id is used twice
-        self._add([images, *module.parameters(), *module.buffers()])
-
-    def _add(self, values: list[Any]) -> None:
-        self._tensors.update((id(value), value) for value in values if isinstance(value, Tensor))
+        self.entries: list[str] = []
+        self._sources: dict[
+            int, tuple[Any, str]
+        ] = {}  # the tensor is kept alive, so that no id is used twice
+        given = {"images": images, **dict(module.named_parameters()), **dict(module.named_buffers())}
+        for name, tensor in given.items():
+            self._sources[id(tensor)] = (tensor, name)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         inputs = tree_leaves((args, kwargs))
-        if any(id(value) in self._tensors for value in inputs):
-            self._add(tree_leaves(result))
-            settings = [tuple(value.shape) if isinstance(value, Tensor) else value for value in inputs]
+        if any(id(value) in self._sources for value in inputs):
             name = str(func).replace("_.", ".")  # torch.fx turns x += y into x = x + y
-            self.names.append(f"{name}{tuple(settings)}")
+            self.entries.append(f"{name}({', '.join(map(self._describe, inputs))})")
+            for value in tree_leaves(result):
+                if isinstance(value, Tensor):
+                    self._sources[id(value)] = (value, f"operation {len(self.entries)}")
         return result
+
+    def _describe(self, value: Any) -> str:
+        if not isinstance(value, Tensor):
+            return str(value)
+        _, source = self._sources.get(id(value), (None, "constant"))
+        return f"{tuple(value.shape)} from {source}"
 
 
 def first_difference(forward: list[str], trace: list[str]) -> str | None:

@@ -1,5 +1,6 @@
 """Tracing a backbone: from its forward to a shallow graph that can be cut."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from abn.dry_run import Shape, rehearse, training_mode
-from abn.operations import OperationLog
+from abn.dry_run import BATCH, Shape, rehearse
+from abn.operations import OperationLog, first_difference
+from abn.tracer import CutError, cannot_run, subgraph, trace_forward
 
 TRAINING_FLAG = "training_flag"
-
-
-class CutError(ValueError):
-    """The backbone cannot be cut; the message says what was seen and what to do."""
 
 
 class TrainingFlag(nn.Module):
@@ -26,12 +24,12 @@ class TrainingFlag(nn.Module):
 
 @dataclass(frozen=True)
 class Trace:
-    """What the backbone's forward does."""
+    """A backbone's forward as graphs, in which each node holds what it returned in ``meta["val"]``."""
 
+    forward: fx.Graph
+    """All that it does in evaluation."""
     graph: fx.Graph
-    """Each node holds what it returned when rehearsed in ``meta["val"]``."""
-    operations: list[str]
-    """The tensor operations that running the graph comes to."""
+    """What leads from the images to the logits, in either mode."""
 
 
 def trace(backbone: nn.Module, opened: set[str], shape: Shape) -> Trace:
@@ -45,62 +43,47 @@ def trace(backbone: nn.Module, opened: set[str], shape: Shape) -> Trace:
         CutError: If the forward cannot be traced or run, does not return one tensor, or takes another
             path in training than in evaluation.
     """
-    graph = _to_logits(_trace(backbone, opened, training=False), backbone, training=False)
-    training_graph = _to_logits(_trace(backbone, opened, training=True), backbone, training=True)
-    _follow_training_mode(graph, training_graph, backbone)
+    lengths: dict[str, int | None] = {}
+    forward = trace_forward(backbone, opened, shape, lengths, training=False)
+    training_forward = trace_forward(backbone, opened, shape, lengths, training=True)
 
-    def run(copy: nn.Module, images: Tensor) -> list[str]:
-        log = OperationLog(copy, images)
-        with log:
-            _ValueRecorder(fx.GraphModule(copy, graph)).run(images)
-        return log.names
+    def run(copy: nn.Module, images: Tensor) -> None:
+        _Recorder(fx.GraphModule(copy, forward)).run(images)
 
     try:
-        operations = rehearse(backbone, shape, run)
-    except Exception as error:  # as in _trace
+        rehearse(backbone, shape, run)
+    except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise cannot_run(backbone, shape, error) from error
-    return Trace(graph, operations)
+    graph = _to_logits(forward, backbone, training=False)
+    _follow_training_mode(graph, _to_logits(training_forward, backbone, training=True), backbone)
+    _read_batch_size_nearby(graph)
+    return Trace(forward, graph)
 
 
-def operations_of_forward(backbone: nn.Module, shape: Shape) -> list[str]:
-    """The tensor operations of the backbone's own forward, to hold against those of its trace."""
+def what_got_lost(backbone: nn.Module, trace: Trace, shape: Shape) -> str | None:
+    """The first thing that the trace does not do like the backbone's own forward, if there is one."""
+    kept = {node.name for node in trace.graph.nodes}
+    for node in trace.forward.nodes:
+        if node.name not in kept and node.meta.get("overwrites"):
+            return f"{node.name} changes a tensor in place, and its result is not used"
 
-    def run(copy: nn.Module, images: Tensor) -> list[str]:
-        log = OperationLog(copy, images)
-        with log:
-            copy(images)
-        return log.names
+    def operations(build: Callable[[nn.Module], nn.Module]) -> list[str]:
+        def run(copy: nn.Module, images: Tensor) -> list[str]:
+            module, log = build(copy), OperationLog(copy, images)
+            with log:
+                module(images)
+            return log.entries
 
-    return rehearse(backbone, shape, run)
+        return rehearse(backbone, shape, run)
 
-
-def cannot_run(backbone: nn.Module, shape: Shape, error: Exception) -> CutError:
-    """The error for images that the backbone does not take."""
-    return CutError(
-        f"{type(backbone).__name__} does not run on images {('B', *shape)}: {str(error).splitlines()[0]}\n"
-        "Give input_size=, one number of pixels or (C, H, W), as it expects"
+    return first_difference(
+        operations(lambda copy: copy), operations(lambda copy: fx.GraphModule(copy, trace.forward))
     )
 
 
-def subgraph(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
-    """The part of the graph that computes ``end`` from ``start``."""
-    needed = {start, end}
-    for node in reversed(graph.nodes):
-        if node in needed and node is not start:
-            needed.update(node.all_input_nodes)
-    part = fx.Graph()
-    copies = {start: part.placeholder(start.name)}
-    copies[start].meta = dict(start.meta)
-    for node in graph.nodes:
-        if node in needed and node is not start:
-            copies[node] = part.node_copy(node, lambda old: copies[old])
-    part.output(copies[end])
-    return part
-
-
-def part_of(backbone: nn.Module, graph: fx.Graph, start: fx.Node, end: fx.Node, name: str) -> fx.GraphModule:
-    """A module that computes ``end`` from ``start`` with the backbone's submodules, under their own names."""
-    part = fx.GraphModule(backbone, subgraph(graph, start, end), class_name=name)
+def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
+    """A module that runs the graph on the backbone's submodules, under their own names."""
+    part = fx.GraphModule(backbone, graph, class_name=name)
     if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
         setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
     for module in part.modules():
@@ -109,52 +92,21 @@ def part_of(backbone: nn.Module, graph: fx.Graph, start: fx.Node, end: fx.Node, 
     return part
 
 
-class _ValueRecorder(fx.Interpreter):
+class _Recorder(fx.Interpreter):
+    """Notes what each node returns, and whether it changes what it is given."""
+
     def run_node(self, n: fx.Node) -> Any:
+        given = [
+            value for value in (self.env[source] for source in n.all_input_nodes) if isinstance(value, Tensor)
+        ]
+        versions = [value._version for value in given]
         n.meta["val"] = super().run_node(n)
+        n.meta["overwrites"] = versions != [value._version for value in given]
         return n.meta["val"]
 
-
-class _ShallowTracer(fx.Tracer):
-    proxy_buffer_attributes = True  # or an expression on a buffer would become a constant
-
-    def __init__(self, opened: set[str]) -> None:
-        super().__init__()
-        self.opened = opened
-        self.context = _context()
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if _context() != self.context:
-            raise RuntimeError("a graph does not record torch.no_grad(), torch.autocast() or their kind")
-        return super().create_node(*args, **kwargs)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.opened
-
-    def create_args_for_root(
-        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
-    ) -> tuple[Callable[..., Any], list[Any]]:
-        # Only the images are symbolic; every other argument takes its default. With symbols for all of
-        # them, `if mask is not None` would take the wrong path without a word.
-        return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
-
-
-def _context() -> tuple[bool, ...]:
-    return torch.is_grad_enabled(), *(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
-
-
-def _trace(backbone: nn.Module, opened: set[str], training: bool) -> fx.Graph:
-    try:
-        with training_mode(backbone, training):
-            return _ShallowTracer(opened).trace(backbone)
-    except Exception as error:  # the forward is the user's own code, and may fail in any way
-        raise CutError(
-            f"{type(backbone).__name__}.forward cannot be traced: {error}\n"
-            "Move what stands in the way, such as a branch on a tensor's values or shape, into a submodule "
-            "of its own, or build the network from three modules by hand:\n"
-            "    branch = AttentionBranch(in_channels, num_classes, stage)\n"
-            "    model = ABN(feature_extractor, branch, PerceptionBranch(tail))"
-        ) from error
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
+        args, kwargs = super().fetch_args_kwargs_from_env(n)  # with fx's own lists, which nobody may change
+        return tuple(list(arg) if isinstance(arg, list) else arg for arg in args), kwargs
 
 
 def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph:
@@ -167,7 +119,8 @@ def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph
     if not isinstance(logits, fx.Node):
         raise CutError(
             f"{type(backbone).__name__}.forward returns a {type(logits).__name__}, expected one tensor of "
-            "logits: hand over a module that returns the logits alone"
+            "logits: hand over a module around it, whose forward picks them out, such as\n"
+            "    return self.network(images)['logits']"
         )
     (images,) = graph.find_nodes(op="placeholder")
     return subgraph(graph, images, logits)
@@ -199,6 +152,8 @@ def _follow_training_mode(graph: fx.Graph, training_graph: fx.Graph, backbone: n
     def same(node: fx.Node, twin: fx.Node) -> bool:
         if node.op == twin.op == "get_attr":  # a constant of the forward has another name in each trace
             constants: list[Any] = [getattr(backbone, str(n.target), n.target) for n in (node, twin)]
+            if constants[0] is constants[1]:
+                return True
             if all(isinstance(constant, Tensor) for constant in constants):
                 return torch.equal(*constants)
             return bool(constants[0] == constants[1])
@@ -217,3 +172,33 @@ def _follow_training_mode(graph: fx.Graph, training_graph: fx.Graph, backbone: n
         backbone.add_module(TRAINING_FLAG, TrainingFlag())
     else:
         graph.erase_node(flag)
+
+
+def _read_batch_size_nearby(graph: fx.Graph) -> None:
+    """Lets whoever needs the batch size read it off a tensor at hand.
+
+    ``images.shape[0]``, used far behind, would be an edge past every feature map in between.
+    """
+    for node in list(graph.nodes):
+        if not _is_batch_size(node):
+            continue
+        for user in list(node.users):
+            for near in user.all_input_nodes:
+                value = near.meta.get("val")
+                if near.op != "get_attr" and isinstance(value, Tensor) and value.shape[:1] == (BATCH,):
+                    with graph.inserting_before(user):
+                        size = graph.call_method("size", (near, 0))
+                    size.meta["val"] = BATCH
+                    user.replace_input_with(node, size)
+                    break
+        for unused in (node, *node.all_input_nodes):  # and the shape that it was taken from
+            if not unused.users and unused.op != "placeholder":
+                graph.erase_node(unused)
+
+
+def _is_batch_size(node: fx.Node) -> bool:
+    source, *index = node.args or (None,)
+    if index != [0] or not isinstance(source, fx.Node):
+        return False
+    of_shape = node.target is operator.getitem and isinstance(source.meta.get("val"), torch.Size)
+    return (of_shape or node.target == "size") and node.meta["val"] == BATCH

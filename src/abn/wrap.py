@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 from abn.attention import AttentionBranch
-from abn.backbone import check_input_size, create_backbone, input_shape, replace_classifier
+from abn.backbone import FETCHING, check_input_size, create_backbone, input_shape, replace_classifier
 from abn.cut import Parts, Splits, cut, splits_of
 from abn.dry_run import device_of, dry_run, overwrites_input
 from abn.network import ABN
@@ -53,7 +53,8 @@ def wrap_backbone(
         CutError: If the backbone cannot be traced or run, has no feature map to attend to, or cannot be
             cut at ``split``. Build such a network by hand, from three modules, with :class:`ABN`.
         ValueError: If another argument is not one of those listed.
-        TypeError: If the backbone is neither a module nor a name, or a module came with arguments.
+        TypeError: If the backbone is neither a module nor a name, is compiled or distributed, cannot be
+            copied, or if a module came with arguments.
 
     Example:
         >>> import timm, torch
@@ -68,6 +69,7 @@ def wrap_backbone(
         raise ValueError(f"stage is {stage!r}, expected 'copy', 'none' or a module")
     check_mechanism(mechanism)
     check_input_size(input_size)
+    name = backbone if isinstance(backbone, str) else None
     backbone = _own(backbone, backbone_arguments)
     shape = input_shape(backbone, input_size)
     if num_classes is not None:
@@ -92,6 +94,16 @@ def wrap_backbone(
     kept = [m for part in (parts.feature_extractor, parts.tail, branch_stage) if part for m in part.modules()]
     for module in set(model.modules()).difference(kept):
         module.training = backbone.training
+    if name is not None and not isinstance(stage, nn.Module):
+        model.config = {
+            "backbone": name,
+            **_building(backbone, backbone_arguments),
+            "num_classes": num_classes,
+            "split": parts.split,
+            "stage": stage,
+            "mechanism": mechanism,
+            "input_size": input_size,
+        }
     return model
 
 
@@ -136,7 +148,28 @@ def _own(backbone: nn.Module | str, arguments: dict[str, object]) -> nn.Module:
         raise TypeError(f"backbone is a {type(backbone).__name__}, expected a module or a name")
     if arguments:
         raise TypeError(f"unexpected arguments {sorted(arguments)}: they serve to build a backbone by name")
-    return copy.deepcopy(backbone)
+    distributed = isinstance(backbone, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    if distributed or hasattr(backbone, "_orig_mod"):
+        inner = "module" if distributed else "_orig_mod"
+        raise TypeError(
+            f"backbone is a {type(backbone).__name__}, expected the network in it: hand over "
+            f"backbone.{inner}, and distribute or compile what comes back"
+        )
+    try:
+        return copy.deepcopy(backbone)
+    except Exception as error:  # the backbone is the user's own, and may fail in any way
+        raise TypeError(
+            f"{type(backbone).__name__} cannot be copied by copy.deepcopy: {error}\n"
+            "If it uses the old weight_norm or spectral_norm, use those of torch.nn.utils.parametrizations"
+        ) from error
+
+
+def _building(backbone: nn.Module, arguments: dict[str, object]) -> dict[str, object]:
+    """The arguments that build the backbone without its weights."""
+    building = {key: value for key, value in arguments.items() if key not in FETCHING}
+    if isinstance(getattr(backbone, "transform_input", None), bool):
+        building["transform_input"] = backbone.transform_input  # torchvision sets it for some weights
+    return building
 
 
 def _stage(stage: nn.Module | Literal["copy", "none"], parts: Parts) -> nn.Module | None:

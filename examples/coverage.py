@@ -1,0 +1,238 @@
+"""Wraps every classifier of torchvision and timm, and writes down what became of it.
+
+    python examples/coverage.py                      # all of them: hours on two cores; goes on where it stopped
+    python examples/coverage.py --models "timm/resnet*" --directory /tmp
+
+Each model is built with random weights and wrapped for images of its own size. Up to a limit of parameters it
+is then run for real, at the smallest size of images that it takes: a map of zeros must give the plain model's
+logits bit for bit, and the loss must give every parameter a gradient. Larger ones stay on the meta device.
+
+Writes coverage.csv, one row per model, and coverage.md, one row per family.
+"""
+
+import argparse
+import collections
+import csv
+import fnmatch
+import io
+import multiprocessing
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from torch import nn
+from tqdm import tqdm
+
+from abn import ABN, ABNLoss, wrap_backbone
+from abn.backbone import create_backbone, input_shape
+from abn.dry_run import dry_run
+
+COLUMNS = "model family parameters split features map stage equal gradients image note".split()
+IMAGE_SIZES = (64, 96, 128, 160, 192, 224, 256, 288, 320)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default="*", help="which ones, as a pattern such as 'timm/resnet*'")
+    parser.add_argument(
+        "--limit", type=float, default=50, help="millions of parameters up to which one is run"
+    )
+    parser.add_argument(
+        "--directory", type=Path, default=Path("docs"), help="where the two files are written"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, one thread each")
+    arguments = parser.parse_args()
+    table = arguments.directory / "coverage.csv"
+
+    rows = read(table) if table.exists() else {}
+    todo = [name for name in all_models() if fnmatch.fnmatch(name, arguments.models) and name not in rows]
+    # A new process now and then gives back what the libraries keep.
+    with multiprocessing.get_context("spawn").Pool(arguments.workers, maxtasksperchild=20) as pool:
+        work = pool.imap_unordered(examine, [(name, arguments.limit) for name in todo])
+        for row in tqdm(work, total=len(todo), unit="model", disable=None):
+            rows[row["model"]] = row
+            write_table(table, rows)
+    write(arguments.directory / "coverage.md", report(rows, arguments.limit))
+    print(f"{sum(row['split'] != '' for row in rows.values())} of {len(rows)} models wrapped, see {table}")
+
+
+def all_models() -> list[str]:
+    of_torchvision = torchvision.models.list_models(module=torchvision.models)
+    return [f"torchvision/{name}" for name in of_torchvision] + [
+        f"timm/{name}" for name in timm.list_models()
+    ]
+
+
+def examine(task: tuple[str, float]) -> dict[str, str]:
+    """One row of the table."""
+    name, limit = task
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")
+    row = dict.fromkeys(COLUMNS, "") | {"model": name}
+    try:
+        backbone, device = build(name, limit)
+        row["family"] = f"{name.split('/')[0]}/{type(backbone).__module__.split('.')[-1]}"
+        row["parameters"] = f"{count(backbone) / 1e6:.1f} M"
+        with torch.device(device):
+            model = wrap_backbone(name)
+        describe(model, input_shape(backbone, None), row)
+        if count(backbone) <= limit * 1e6:
+            compare(backbone, model, row)
+        else:
+            row["note"] = "not run: above the limit of parameters"
+    except Exception as error:  # whatever it is belongs into the table
+        row["note"] = str(error).splitlines()[0].split(". ")[0][:300]
+    return row
+
+
+def build(name: str, limit: float) -> tuple[nn.Module, str]:
+    """The plain model and where it is: on the meta device if it is above the limit, and can be built there."""
+    try:
+        with torch.device("meta"):
+            backbone = create_backbone(name)
+    except Exception:  # some compute with numbers when they are built
+        return create_backbone(name), "cpu"
+    return (backbone, "meta") if count(backbone) > limit * 1e6 else (create_backbone(name), "cpu")
+
+
+def count(backbone: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in backbone.parameters())
+
+
+def describe(model: ABN, shape: tuple[int, int, int], row: dict[str, str]) -> None:
+    features = dry_run(model.feature_extractor, shape)
+    attention_map = dry_run(model, shape).attention_map
+    row["split"] = model.config["split"]
+    row["features"] = "×".join(map(str, features.shape[1:]))
+    row["map"] = "×".join(map(str, attention_map.shape[2:]))
+    if isinstance(model.attention_branch.stage, nn.Identity):
+        row["stage"] = "none"
+    else:
+        row["stage"] = "stride 1" if attention_map.shape[2:] == features.shape[2:] else "resized"
+
+
+def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
+    channels, *own_size = input_shape(backbone, None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)  # for those that start at zero
+        for part in (model.feature_extractor, model.perception_branch.tail):
+            backbone.load_state_dict(part.state_dict(), strict=False)
+    backbone.eval(), model.eval()
+    for size in [(size, size) for size in IMAGE_SIZES if size < max(own_size)] + [tuple(own_size)]:
+        images = torch.randn(2, channels, *size)
+        try:
+            with torch.no_grad():
+                expected = backbone(images)
+                logits = model(images, attention_map=torch.zeros(1, 1, 1)).perception_logits
+            break
+        except Exception:  # too small, or not the size that it was built for
+            if size == tuple(own_size):
+                raise
+    row["image"] = "×".join(map(str, size))
+    alike = torch.equal(*expected)  # then it does not depend on the image, and says nothing
+    row["equal"] = "yes" if torch.equal(logits, expected) and not alike else "no"
+    ABNLoss()(model.train()(images), torch.tensor([0, 1])).backward()
+    missing = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    row["gradients"] = f"none for {', '.join(missing)}" if missing else "all"
+
+
+def read(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def write_table(path: Path, rows: dict[str, dict[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[name] for name in sorted(rows))
+    write(path, text.getvalue())
+
+
+def write(path: Path, text: str) -> None:
+    """In one step, so that a run which is stopped leaves the file whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def report(rows: dict[str, dict[str, str]], limit: float) -> str:
+    families: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
+    for name in sorted(rows):
+        families[rows[name]["family"]].append(rows[name])
+    wrapped = [
+        wrapped_family(family, models) for family, models in sorted(families.items()) if any_wrapped(models)
+    ]
+    refused = [
+        f"| {family} | {len(models)} | {most_common(row['note'] for row in models)} |"
+        for family, models in sorted(families.items())
+        if not any_wrapped(models)
+    ]
+    every = [row for row in rows.values() if any_wrapped(families[row["family"]])]
+    return REPORT.format(
+        versions=f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}",
+        limit=f"{limit:g}",
+        wrapped="\n".join([*wrapped, wrapped_family("**all**", every)]),
+        refused="\n".join(refused),
+    )
+
+
+def any_wrapped(models: list[dict[str, str]]) -> bool:
+    return any(row["split"] for row in models)
+
+
+def most_common(notes: Iterable[str]) -> str:
+    ((note, _),) = collections.Counter(notes).most_common(1)
+    return note
+
+
+def wrapped_family(family: str, models: list[dict[str, str]]) -> str:
+    done = [row for row in models if row["split"]]
+    ran = [row for row in done if row["image"]]
+    figures = [len(models), len(done), len(ran)]
+    figures += [sum(row["equal"] == "yes" for row in ran), sum(row["gradients"] == "all" for row in ran)]
+    figures += [sum(row["stage"] == kind for row in done) for kind in ("stride 1", "resized", "none")]
+    return f"| {family} | {' | '.join(map(str, figures))} |"
+
+
+REPORT = """\
+# Which models can be wrapped
+
+Made by `python examples/coverage.py` with {versions}. [coverage.csv](coverage.csv) has a row for each model: where
+it is cut, the shape of its features and its map, and the reason where it is refused.
+
+| column | meaning |
+| --- | --- |
+| models | classifiers that the library lists in this family (the module that defines them) |
+| wrapped | `wrap_backbone(name)` returns a network |
+| run | run with real numbers, because the model has at most {limit} M parameters; the others were run on the meta device, which knows shapes alone |
+| equal | of these, a map of zeros gives the logits of the plain model bit for bit, and the logits of two random images differ |
+| gradients | of these, the loss gives every parameter a gradient |
+| stride 1 | the attention branch has a copy of the last stage at stride 1: the map is as fine as the features |
+| resized | it has a copy that keeps its stride: the map is coarser, and resized to the features |
+| none | it has no stage: nothing but pooling and the classifier lies behind the split |
+
+| family | models | wrapped | run | equal | gradients | stride 1 | resized | none |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+{wrapped}
+
+## Refused
+
+Families of which no model has feature maps to attend to.
+
+| family | models | what the error says, most often |
+| --- | ---: | --- |
+{refused}
+"""
+
+
+if __name__ == "__main__":
+    main()

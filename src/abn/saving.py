@@ -1,0 +1,76 @@
+"""Saving a network without pickle: a JSON file that says how to build it, and its weights."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_model
+from torch import nn
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save(model: nn.Module, config: dict[str, Any] | None, directory: Path) -> None:
+    """Writes ``config.json`` and ``model.safetensors``.
+
+    Raises:
+        ValueError: If there is no configuration, or JSON cannot hold it.
+    """
+    text = _json(config)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _replacing(directory / WEIGHTS) as path:
+        save_model(model, str(path), metadata={"format": "pt"})
+    with _replacing(directory / CONFIG) as path:
+        path.write_text(text)
+
+
+def push(model: nn.Module, config: dict[str, Any] | None, repo_id: str, arguments: dict[str, Any]) -> str:
+    """Saves into a repository of the Hugging Face Hub and returns the address of the commit.
+
+    Raises:
+        ValueError: As in :func:`save`.
+    """
+    from huggingface_hub import HfApi  # needed by few, and slow to import
+
+    with tempfile.TemporaryDirectory() as directory:
+        save(model, config, Path(directory))
+        hub = HfApi()
+        hub.create_repo(repo_id, exist_ok=True)
+        return str(hub.upload_folder(repo_id=repo_id, folder_path=directory, **arguments))
+
+
+def _json(config: dict[str, Any] | None) -> str:
+    if config is None:
+        raise ValueError(
+            "the network was built from modules, so no names can tell how to build it again: save its "
+            "state_dict(), or build it by name, with wrap_backbone('timm/...') or abn_resnet50(...)"
+        )
+    for name, value in config.items():
+        if json.loads(json.dumps(value, default=repr)) != (
+            list(value) if isinstance(value, tuple) else value
+        ):
+            raise ValueError(
+                f"{name} is {value!r}, which JSON cannot hold: save the state_dict() instead, and build the "
+                "network with the same arguments"
+            )
+    return json.dumps(config, indent=2) + "\n"
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write to, which takes the place of ``path`` in one step once it is complete."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp lets nobody else read
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

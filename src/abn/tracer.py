@@ -1,0 +1,148 @@
+"""A shallow tracer: each submodule is one node of the graph, and keeps running its own Python."""
+
+import inspect
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from torch import fx, nn
+
+from abn.dry_run import Shape, rehearse, training_mode
+
+
+class CutError(ValueError):
+    """The backbone cannot be cut; the message says what was seen and what to do."""
+
+
+def trace_forward(
+    backbone: nn.Module, opened: set[str], shape: Shape, lengths: dict[str, int | None], training: bool
+) -> fx.Graph:
+    """Traces what the backbone's forward does with images.
+
+    Args:
+        backbone: Any network.
+        opened: Names of the submodules that are traced into.
+        shape: (C, H, W) of the images.
+        lengths: How many values a node stands for, where that was asked. Filled here.
+        training: Traces what it does in training, or else in evaluation.
+
+    Raises:
+        CutError: If that cannot be traced.
+    """
+    _check_arguments(backbone)
+    tracer = _ShallowTracer(opened, lengths)
+    try:
+        with training_mode(backbone, training):
+            return tracer.trace(backbone)
+    except _LengthUnknownError as request:
+        lengths[request.node.name] = _length(backbone, tracer.graph, request.node, shape)
+        return trace_forward(backbone, opened, shape, lengths, training)
+    except Exception as error:  # the forward is the user's own code, and may fail in any way
+        raise CutError(
+            f"{type(backbone).__name__}.forward cannot be traced: {error}\n"
+            "Move what stands in the way, such as a branch on a tensor's values or shape, into a submodule "
+            "of its own, or build the network from three modules by hand:\n"
+            "    branch = AttentionBranch(in_channels, num_classes, stage)\n"
+            "    model = ABN(feature_extractor, branch, PerceptionBranch(tail))"
+        ) from error
+
+
+def cannot_run(backbone: nn.Module, shape: Shape, error: Exception) -> CutError:
+    """The error for images that the backbone does not take."""
+    return CutError(
+        f"{type(backbone).__name__} does not run on images {('B', *shape)}: {str(error).splitlines()[0]}\n"
+        "Give input_size=, one number of pixels or (C, H, W), as it expects"
+    )
+
+
+def subgraph(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
+    """The part of the graph that computes ``end`` from ``start``."""
+    needed = {start, end}
+    for node in reversed(graph.nodes):
+        if node in needed and node is not start:
+            needed.update(node.all_input_nodes)
+    part = fx.Graph()
+    copies = {start: part.placeholder(start.name)}
+    copies[start].meta = dict(start.meta)
+    for node in graph.nodes:
+        if node in needed and node is not start:
+            copies[node] = part.node_copy(node, lambda old: copies[old])
+    part.output(copies[end])
+    return part
+
+
+def _check_arguments(backbone: nn.Module) -> None:
+    parameters = inspect.signature(backbone.forward).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
+    if len(required) > 1:
+        raise CutError(
+            f"{type(backbone).__name__}.forward takes {', '.join(required)}, expected images alone: hand "
+            "over a module around it, whose forward makes the rest, such as\n"
+            "    return self.network(images[:, :3], images[:, 3:])\n"
+            "or write the forward of the network yourself, from three modules (see ABN)"
+        )
+
+
+def _length(backbone: nn.Module, graph: fx.Graph, node: fx.Node, shape: Shape) -> int | None:
+    """How many values the node stands for, if for more than one."""
+    so_far = subgraph(graph, next(iter(graph.nodes)), node)
+    try:
+        value = rehearse(backbone, shape, lambda copy, images: fx.GraphModule(copy, so_far)(images))
+    except Exception as error:  # the forward is the user's own code, and may fail in any way
+        raise cannot_run(backbone, shape, error) from error
+    return len(value) if isinstance(value, (tuple, list)) else None
+
+
+class _LengthUnknownError(Exception):
+    """The forward asks how many values a submodule returned, as `x.reshape(B, *size)` does."""
+
+    def __init__(self, node: fx.Node) -> None:
+        super().__init__(f"the length of {node} is not known")
+        self.node = node
+
+
+class _SizedProxy(fx.Proxy):
+    def __len__(self) -> int:
+        lengths = cast(_ShallowTracer, self.tracer).lengths
+        if self.node.name not in lengths:
+            raise _LengthUnknownError(self.node)
+        length = lengths[self.node.name]
+        return super().__len__() if length is None else length
+
+
+class _ShallowTracer(fx.Tracer):
+    proxy_buffer_attributes = True  # or an expression on a buffer would become a constant
+
+    def __init__(self, opened: set[str], lengths: dict[str, int | None]) -> None:
+        super().__init__()
+        self.opened = opened
+        self.lengths = lengths
+        self.context = _context()
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _context() != self.context:
+            raise RuntimeError("a graph does not record torch.no_grad(), torch.autocast() or their kind")
+        return super().create_node(*args, **kwargs)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self.opened
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _SizedProxy(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        parts = (self.create_proxy("call_function", operator.getitem, (obj, i), {}) for i in range(len(obj)))
+        return iter(list(parts))
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        # Only the images are symbolic; every other argument takes its default. With symbols for all of
+        # them, `if mask is not None` would take the wrong path without a word.
+        return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
+
+
+def _context() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), *(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
