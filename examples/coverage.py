@@ -1,6 +1,6 @@
 """Wraps every classifier of torchvision and timm, and writes down what became of it.
 
-    python examples/coverage.py                      # all of them: hours on two cores; goes on where it stopped
+    python examples/coverage.py                        # all of them, in hours; goes on where it stopped
     python examples/coverage.py --models "timm/resnet*" --directory /tmp
 
 Each model is built with random weights and wrapped for images of its own size. Up to a limit of parameters it
@@ -18,7 +18,6 @@ import io
 import multiprocessing
 import os
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import timm
@@ -31,7 +30,8 @@ from abn import ABN, ABNLoss, wrap_backbone
 from abn.backbone import create_backbone, input_shape
 from abn.dry_run import dry_run
 
-COLUMNS = "model family parameters split features map stage equal gradients image note".split()
+COLUMNS = ["model", "family", "parameters", "split", "features", "map", "stage"]
+COLUMNS += ["equal", "gradients", "image", "note"]
 IMAGE_SIZES = (64, 96, 128, 160, 192, 224, 256, 288, 320)
 
 
@@ -93,7 +93,7 @@ def examine(task: tuple[str, float]) -> dict[str, str]:
 
 
 def build(name: str, limit: float) -> tuple[nn.Module, str]:
-    """The plain model and where it is: on the meta device if it is above the limit, and can be built there."""
+    """The plain model, and its device: the meta device if it is above the limit, and can be built there."""
     try:
         with torch.device("meta"):
             backbone = create_backbone(name)
@@ -123,8 +123,10 @@ def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.01)  # for those that start at zero
+        own = backbone.state_dict()
         for part in (model.feature_extractor, model.perception_branch.tail):
-            backbone.load_state_dict(part.state_dict(), strict=False)
+            for key, value in part.state_dict().items():
+                own[key].copy_(value)
     backbone.eval(), model.eval()
     for size in [(size, size) for size in IMAGE_SIZES if size < max(own_size)] + [tuple(own_size)]:
         images = torch.randn(2, channels, *size)
@@ -168,65 +170,62 @@ def report(rows: dict[str, dict[str, str]], limit: float) -> str:
     families: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
     for name in sorted(rows):
         families[rows[name]["family"]].append(rows[name])
-    wrapped = [
-        wrapped_family(family, models) for family, models in sorted(families.items()) if any_wrapped(models)
-    ]
-    refused = [
-        f"| {family} | {len(models)} | {most_common(row['note'] for row in models)} |"
-        for family, models in sorted(families.items())
-        if not any_wrapped(models)
-    ]
-    every = [row for row in rows.values() if any_wrapped(families[row["family"]])]
+    wrapped = {family: done for family, models in sorted(families.items()) if (done := wrapped_of(models))}
+    wrapped["**all**"] = [row for done in wrapped.values() for row in done]
+    refused = {
+        family: [row["note"] for row in models if not row["split"]] for family, models in families.items()
+    }
     return REPORT.format(
         versions=f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}",
         limit=f"{limit:g}",
-        wrapped="\n".join([*wrapped, wrapped_family("**all**", every)]),
-        refused="\n".join(refused),
+        wrapped="\n".join(line(family, done) for family, done in wrapped.items()),
+        refused="\n".join(
+            f"| {family} | {len(notes)} of {len(families[family])} | {most_common(notes)} |"
+            for family, notes in sorted(refused.items())
+            if notes
+        ),
     )
 
 
-def any_wrapped(models: list[dict[str, str]]) -> bool:
-    return any(row["split"] for row in models)
+def wrapped_of(models: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [row for row in models if row["split"]]
 
 
-def most_common(notes: Iterable[str]) -> str:
-    ((note, _),) = collections.Counter(notes).most_common(1)
-    return note
-
-
-def wrapped_family(family: str, models: list[dict[str, str]]) -> str:
-    done = [row for row in models if row["split"]]
+def line(family: str, done: list[dict[str, str]]) -> str:
     ran = [row for row in done if row["image"]]
-    figures = [len(models), len(done), len(ran)]
-    figures += [sum(row["equal"] == "yes" for row in ran), sum(row["gradients"] == "all" for row in ran)]
+    figures = [len(done), len(ran), sum(row["equal"] == "yes" for row in ran)]
+    figures += [sum(row["gradients"] == "all" for row in ran)]
     figures += [sum(row["stage"] == kind for row in done) for kind in ("stride 1", "resized", "none")]
     return f"| {family} | {' | '.join(map(str, figures))} |"
+
+
+def most_common(notes: list[str]) -> str:
+    ((note, _),) = collections.Counter(notes).most_common(1)
+    return note.replace("|", "\\|")
 
 
 REPORT = """\
 # Which models can be wrapped
 
-Made by `python examples/coverage.py` with {versions}. [coverage.csv](coverage.csv) has a row for each model: where
-it is cut, the shape of its features and its map, and the reason where it is refused.
+Made by `python examples/coverage.py` with {versions}.
+[coverage.csv](coverage.csv) has a row for each model: where it is cut, the shape of its features and of its
+map, and the reason where it is refused.
 
-| column | meaning |
-| --- | --- |
-| models | classifiers that the library lists in this family (the module that defines them) |
-| wrapped | `wrap_backbone(name)` returns a network |
-| run | run with real numbers, because the model has at most {limit} M parameters; the others were run on the meta device, which knows shapes alone |
-| equal | of these, a map of zeros gives the logits of the plain model bit for bit, and the logits of two random images differ |
-| gradients | of these, the loss gives every parameter a gradient |
-| stride 1 | the attention branch has a copy of the last stage at stride 1: the map is as fine as the features |
-| resized | it has a copy that keeps its stride: the map is coarser, and resized to the features |
-| none | it has no stage: nothing but pooling and the classifier lies behind the split |
+- **wrapped**: `wrap_backbone(name)` returns a network. A family is the module of the library that defines it.
+- **run**: of these, run with numbers, because the model has at most {limit} million parameters. The others
+  were wrapped on the meta device, which knows shapes alone.
+- **equal**: of these, a map of zeros gives the logits of the plain model bit for bit, and these logits depend
+  on the image.
+- **gradients**: of these, the loss gives every parameter a gradient.
+- **stride 1**, **resized**, **none**: what the attention branch runs first. A copy of the last stage at stride
+  1, with a map as fine as the features; a copy that keeps its stride, with a map that is resized to them; or
+  nothing, because no stage lies behind the split.
 
-| family | models | wrapped | run | equal | gradients | stride 1 | resized | none |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| family | wrapped | run | equal | gradients | stride 1 | resized | none |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {wrapped}
 
 ## Refused
-
-Families of which no model has feature maps to attend to.
 
 | family | models | what the error says, most often |
 | --- | ---: | --- |

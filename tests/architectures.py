@@ -43,3 +43,17 @@ def build(name: str, **arguments: object) -> nn.Module:
 def image_size(name: str) -> int:
     """The least multiple of 32 that leaves the deeper feature maps more than one pixel."""
     return 128 if "inception" in name else 96 if "googlenet" in name else 64
+
+
+# One of each way of building a network, small enough to be compiled and exported many times over.
+FAMILIES = [
+    "timm/test_resnet",
+    "timm/test_mambaout",  # channels last
+    "timm/test_convnext",
+    "timm/test_efficientnet",
+    "timm/test_nfnet",
+    "timm/test_coatnet",  # relative positions: takes one size of images
+    "torchvision/squeezenet1_1",  # cut within a container
+    "torchvision/shufflenet_v2_x0_5",
+    "torchvision/mobilenet_v3_small",
+]

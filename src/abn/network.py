@@ -1,5 +1,6 @@
 """The network: a feature extractor, an attention branch and a perception branch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +85,35 @@ class ABN(nn.Module):
             features, computed_map if attention_map is None else attention_map
         )
         return ABNOutput(attention_logits, perception_logits, computed_map)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int]]:
+        """Depth of each parameter, from which timm makes layer-wise learning rates (``layer_decay=``).
+
+        A numbered block counts as one layer, as in timm. Both branches begin where the feature extractor
+        ends, and all heads of the attention branch are as deep as the network is.
+
+        Args:
+            coarse: Takes each of the three parts for one layer.
+
+        Returns:
+            A function from the name of a parameter to ``(depth,)``.
+        """
+
+        def block(name: str) -> str:
+            part, *path = name.split(".")
+            numbered = next((i for i, step in enumerate(path) if step.isdigit()), 0)
+            return ".".join([part] if coarse else [part, *path[: numbered + 1]])
+
+        def blocks(part: str) -> list[str]:
+            names = (name for name, _ in self.named_parameters() if name.startswith(part))
+            return list(dict.fromkeys(map(block, names)))
+
+        depths = {name: i for i, name in enumerate(blocks("feature_extractor"))}
+        start = len(depths)
+        for branch in ("attention_branch.stage", "perception_branch"):
+            depths |= {name: start + i for i, name in enumerate(blocks(branch))}
+        deepest = max(depths.values(), default=0)
+        return lambda name: (depths.get(block(name), deepest),)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Saves the network where :func:`abn.hub.load` finds it: ``config.json`` and ``model.safetensors``.

@@ -50,13 +50,13 @@ def _json(config: dict[str, Any] | None) -> str:
             "state_dict(), or build it by name, with wrap_backbone('timm/...') or abn_resnet50(...)"
         )
     for name, value in config.items():
-        if json.loads(json.dumps(value, default=repr)) != (
-            list(value) if isinstance(value, tuple) else value
-        ):
+        try:
+            json.dumps(value)
+        except TypeError as error:
             raise ValueError(
                 f"{name} is {value!r}, which JSON cannot hold: save the state_dict() instead, and build the "
                 "network with the same arguments"
-            )
+            ) from error
     return json.dumps(config, indent=2) + "\n"
 
 

@@ -1,0 +1,203 @@
+"""The ways in which people run a network: compiled, exported, distributed, averaged, partly frozen."""
+
+import copy
+
+import pytest
+import torch
+from architectures import FAMILIES, build
+from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
+from torch.export import Dim
+from torch.nn.parallel import DistributedDataParallel, scatter_gather
+from torch.utils.checkpoint import checkpoint
+
+from abn import ABN, ABNLoss, ABNOutput, wrap_backbone
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of compilers and exporters, about themselves
+OUTPUTS = list(ABNOutput._fields)
+FEW_FAMILIES = [
+    pytest.param(name, marks=[pytest.mark.slow] if i > 1 else []) for i, name in enumerate(FAMILIES)
+]
+
+
+def network(name: str) -> ABN:
+    torch.manual_seed(0)
+    return wrap_backbone(build(name), num_classes=4, input_size=None if "coatnet" in name else 64).eval()
+
+
+def image_size(name: str) -> int:
+    return 160 if "coatnet" in name else 64
+
+
+def images_for(name: str, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, image_size(name), image_size(name))
+
+
+def dynamic(name: str) -> dict[int, object]:
+    """The dimensions of the images that may vary: height and width too, where the backbone allows."""
+    sizes = {} if "coatnet" in name else {2: Dim.AUTO, 3: Dim.AUTO}
+    return {0: Dim("batch", min=1, max=64), **sizes}
+
+
+def assert_close(ours, theirs, tolerance: float = 1e-5) -> None:
+    for key, one, other in zip(OUTPUTS, ours, theirs, strict=True):
+        torch.testing.assert_close(
+            one, other, atol=tolerance, rtol=tolerance, msg=lambda m, key=key: f"{key}: {m}"
+        )
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("name", FEW_FAMILIES)
+def test_compiles_without_a_graph_break(name, training):
+    torch.compiler.reset()
+    model = network(name).train(training)
+    # Graphs break, or not, before a backend sees them; this one does not take minutes.
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")
+    images, labels = images_for(name), torch.tensor([1, 2])
+    outputs = []
+    for module in (model, compiled):
+        torch.manual_seed(0)  # for dropout
+        outputs.append(module(images))
+        ABNLoss()(outputs[-1], labels).backward()
+    assert_close(*outputs)
+    for (key, ours), theirs in zip(compiled.named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(
+            ours.grad, theirs.grad, atol=1e-4, rtol=1e-3, msg=lambda m, key=key: f"{key}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", FEW_FAMILIES)
+def test_exports_with_dynamic_shapes(name):
+    model = network(name)
+    exported = torch.export.export(model, (images_for(name),), dynamic_shapes=(dynamic(name),)).module()
+    images = images_for(name, batch=3)
+    if "coatnet" not in name:
+        images = torch.randn(3, 3, 96, 128)
+    assert_close(exported(images), model(images))
+
+
+@pytest.mark.parametrize("name", FEW_FAMILIES)
+def test_onnx_has_three_named_outputs_and_a_dynamic_batch(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = network(name)
+    torch.onnx.export(
+        model,
+        (images_for(name),),
+        tmp_path / "model.onnx",
+        input_names=["images"],
+        output_names=OUTPUTS,
+        dynamic_shapes=({0: Dim("batch", min=1, max=64)},),
+        dynamo=True,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    images = images_for(name, batch=3)
+    output = session.run(OUTPUTS, {"images": images.numpy()})
+    assert_close(map(torch.from_numpy, output), model(images), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_moving_average_follows_the_weights_and_keeps_its_own_mode(name):
+    model = network(name).train()
+    average = ModelEmaV3(model, decay=0.75)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    average.update(model)
+    for key, parameter in average.module.named_parameters():
+        torch.testing.assert_close(parameter, before[key] + 0.25, msg=lambda m, key=key: f"{key}: {m}")
+    assert all(module.training for module in model.modules())
+    assert not any(module.training for module in average.module.modules())
+
+
+def _gradients_of_two_processes(rank: int, directory: str, names: list[str]) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{directory}/store", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    for i, name in enumerate(names):
+        model = DistributedDataParallel(network(name).double())
+        images, labels = _joined_batch(name)
+        for _ in range(2):  # the second would find parameters that the first left without a gradient
+            model.zero_grad()
+            half = slice(2 * rank, 2 * rank + 2)
+            ABNLoss()(model(images[half]), labels[half]).backward()
+        if rank == 0:
+            torch.save([parameter.grad for parameter in model.parameters()], f"{directory}/{i}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def _joined_batch(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return images_for(name, batch=4).double(), torch.tensor([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("names", [FAMILIES[:2], pytest.param(FAMILIES[2:], marks=pytest.mark.slow)])
+def test_two_processes_get_the_gradients_of_one_with_the_joined_batch(names, tmp_path):
+    torch.multiprocessing.spawn(_gradients_of_two_processes, (str(tmp_path), names), nprocs=2)
+    for i, name in enumerate(names):
+        model = network(name).double()  # in evaluation mode, because batch norms see their own half alone
+        images, labels = _joined_batch(name)
+        ABNLoss()(model(images), labels).backward()
+        gradients = torch.load(tmp_path / f"{i}.pt", weights_only=True)
+        for (key, parameter), theirs in zip(model.named_parameters(), gradients, strict=True):
+            where = f"{name}, {key}"
+            torch.testing.assert_close(theirs, parameter.grad, msg=lambda m, where=where: f"{where}: {m}")
+
+
+def test_data_parallel_gathers_the_named_tuple(monkeypatch):
+    class OnTheCPU:  # PyTorch's own refuses tensors there
+        @staticmethod
+        def apply(target_device, dim, *tensors):
+            return torch.cat(tensors, dim)
+
+    monkeypatch.setattr(scatter_gather, "Gather", OnTheCPU)
+    model = network("timm/test_resnet")
+    images = images_for("timm/test_resnet", batch=4)
+    output = scatter_gather.gather([model(images[:2]), model(images[2:])], target_device="cpu")
+    assert isinstance(output, ABNOutput)
+    assert_close(output, model(images))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_activation_checkpointing_gives_the_same_gradients(name):
+    model = network(name)
+    images, labels = images_for(name), torch.tensor([1, 2])
+    ABNLoss()(model(images), labels).backward()
+    expected = {key: parameter.grad for key, parameter in model.named_parameters()}
+    model.zero_grad()
+    for part in (model.feature_extractor, model.attention_branch, model.perception_branch):
+        part.forward = lambda *inputs, forward=part.forward: checkpoint(forward, *inputs, use_reentrant=False)
+    ABNLoss()(model(images), labels).backward()
+    for key, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[key], msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_frozen_feature_extractor_stays_and_the_branches_learn(name):
+    model = network(name)
+    model.feature_extractor.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    ABNLoss()(model(images_for(name)), torch.tensor([1, 2])).backward()
+    optimizer.step()
+    for key, value in model.feature_extractor.state_dict().items():
+        assert torch.equal(value, before[f"feature_extractor.{key}"]), key
+    for branch in ("attention_branch", "perception_branch"):
+        keys = [key for key in before if key.startswith(branch)]
+        assert any(not torch.equal(model.state_dict()[key], before[key]) for key in keys)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_learning_rate_grows_from_layer_to_layer(name):
+    model = network(name)
+    optimizer = create_optimizer_v2(model, opt="sgd", lr=0.1, layer_decay=0.9)
+    scale = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert scale.keys() == {id(parameter) for parameter in model.parameters()}
+    extractor, stage, tail = (
+        [scale[id(parameter)] for parameter in part.parameters()]
+        for part in (model.feature_extractor, model.attention_branch.stage, model.perception_branch)
+    )
+    assert extractor == sorted(extractor)
+    assert tail == sorted(tail)
+    assert extractor[0] < extractor[-1] < min(stage[0], tail[0])
+    assert scale[id(model.attention_branch.classifier.weight)] == 1

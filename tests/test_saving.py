@@ -1,0 +1,146 @@
+"""Saving and loading without pickle, and without the backbone's own weights."""
+
+import json
+
+import huggingface_hub
+import pytest
+import torch
+import torchvision
+from architectures import FAMILIES, build
+from safetensors.torch import load_file, save_file
+
+from abn import abn_resnet18, hub, wrap_backbone
+from abn.network import ABN
+
+
+def assert_equal(ours: ABN, theirs: ABN, size: int = 64) -> None:
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        for one, other in zip(ours(images), theirs(images), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_network_built_by_name_comes_back_equal(name, tmp_path):
+    model = wrap_backbone(name, num_classes=7, mechanism="multiplicative").eval()
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    loaded = hub.load(tmp_path)
+    assert not any(module.training for module in loaded.modules())
+    assert loaded.perception_branch.mechanism == "multiplicative"
+    assert loaded.config == model.config
+    assert_equal(loaded, model, size=160)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: abn_resnet18(num_classes=5),
+        lambda: wrap_backbone("torchvision/resnet18", stage="none", split="layer2"),
+        lambda: wrap_backbone("timm/test_convnext", in_chans=5, drop_path_rate=0.1, input_size=(5, 64, 64)),
+    ],
+)
+def test_arguments_come_back(model, tmp_path):
+    model = model()
+    model.save_pretrained(tmp_path / "deeper" / "still")
+    loaded = hub.load(str(tmp_path / "deeper" / "still"))
+    assert str(loaded) == str(model.eval())
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+
+
+def test_loading_fetches_no_weights(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("something was fetched")
+
+    weights = torchvision.models.GoogLeNet_Weights.DEFAULT
+    state = build("torchvision/googlenet", aux_logits=True).state_dict()
+    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", lambda *args, **kwargs: state)
+    model = wrap_backbone("torchvision/googlenet", weights=weights).eval()
+    assert "weights" not in model.config
+    assert model.config["transform_input"]  # which torchvision sets for these weights
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", fail)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    assert_equal(hub.load(tmp_path), model, size=96)
+
+
+def test_network_built_from_modules_is_not_saved(tmp_path):
+    for model in (
+        wrap_backbone(build("timm/test_resnet")),
+        wrap_backbone("timm/test_resnet", stage=torch.nn.Conv2d(192, 8, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"built from modules, .* save its state_dict"):
+            model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_argument_that_json_cannot_hold_is_not_saved(tmp_path):
+    model = wrap_backbone("torchvision/resnet18", norm_layer=torch.nn.BatchNorm2d)
+    with pytest.raises(ValueError, match=r"norm_layer is <class .*BatchNorm2d'>, which JSON cannot hold"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_is_replaced_in_one_step(tmp_path, monkeypatch):
+    model = wrap_backbone("timm/test_resnet")
+    model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def breaks_off(model, path, **arguments):
+        with open(path, "w") as file:
+            file.write("half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("abn.saving.save_model", breaks_off)
+    with pytest.raises(OSError, match="no space"):
+        model.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_directory_without_the_files_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json and no model\.safetensors, expected"):
+        hub.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": None}, "names no backbone, expected what save_pretrained"),
+        ({"pretrained": True}, r"asks for \['pretrained'\], but all weights are in model\.safetensors"),
+        ({"backbone": "timm/resnet55"}, "timm has no classifier 'resnet55'"),
+    ],
+)
+def test_changed_configuration_is_refused(change, message, tmp_path):
+    model = wrap_backbone("timm/test_resnet")
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=message):
+        hub.load(tmp_path)
+
+
+def test_missing_weight_is_named(tmp_path):
+    wrap_backbone("timm/test_resnet").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["attention_branch.map_conv.weight"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"attention_branch\.map_conv\.weight"):
+        hub.load(tmp_path)
+
+
+def test_pushes_what_it_saves(monkeypatch):
+    pushed = {}
+
+    class Hub:
+        def create_repo(self, repo_id, exist_ok):
+            pushed["repo_id"] = repo_id
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            pushed["model"] = hub.load(folder_path)
+            return f"commit of {repo_id}: {commit_message}"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    model = wrap_backbone("timm/test_resnet").eval()
+    assert model.push_to_hub("me/mine", commit_message="first") == "commit of me/mine: first"
+    assert pushed["repo_id"] == "me/mine"
+    assert_equal(pushed["model"], model)
