@@ -88,7 +88,7 @@ def examine(task: tuple[str, float]) -> dict[str, str]:
         else:
             row["note"] = "not run: above the limit of parameters"
     except Exception as error:  # whatever it is belongs into the table
-        row["note"] = str(error).splitlines()[0].split(". ")[0][:300]
+        row["note"] = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0][:300]
     return row
 
 
@@ -133,14 +133,15 @@ def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
         try:
             with torch.no_grad():
                 expected = backbone(images)
-                logits = model(images, attention_map=torch.zeros(1, 1, 1)).perception_logits
             break
         except Exception:  # too small, or not the size that it was built for
             if size == tuple(own_size):
                 raise
+    with torch.no_grad():
+        output = model(images, attention_map=torch.zeros(1, 1, 1))
     row["image"] = "×".join(map(str, size))
     alike = torch.equal(*expected)  # then it does not depend on the image, and says nothing
-    row["equal"] = "yes" if torch.equal(logits, expected) and not alike else "no"
+    row["equal"] = "yes" if torch.equal(output.perception_logits, expected) and not alike else "no"
     ABNLoss()(model.train()(images), torch.tensor([0, 1])).backward()
     missing = [key for key, parameter in model.named_parameters() if parameter.grad is None]
     row["gradients"] = f"none for {', '.join(missing)}" if missing else "all"
@@ -217,9 +218,9 @@ map, and the reason where it is refused.
 - **equal**: of these, a map of zeros gives the logits of the plain model bit for bit, and these logits depend
   on the image.
 - **gradients**: of these, the loss gives every parameter a gradient.
-- **stride 1**, **resized**, **none**: what the attention branch runs first. A copy of the last stage at stride
-  1, with a map as fine as the features; a copy that keeps its stride, with a map that is resized to them; or
-  nothing, because no stage lies behind the split.
+- **stride 1**, **resized**, **none**: what the attention branch runs first. A copy of the last stage at
+  stride 1, with a map as fine as the features; a copy that keeps its stride, with a map that is resized to
+  them; or nothing, because no stage lies behind the split.
 
 | family | wrapped | run | equal | gradients | stride 1 | resized | none |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

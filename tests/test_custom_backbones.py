@@ -1,5 +1,7 @@
 """Networks of one's own: what `wrap_backbone` carries, and what it says where it cannot."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -121,6 +123,123 @@ def test_frozen_stem_stays_frozen_and_the_rest_learns():
     assert model.perception_branch.tail.c2.weight.grad is not None
 
 
+class FiveRows(Plain):
+    """Has as many rows in a weight as the rehearsal has images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 8))
+
+    def forward(self, images):
+        pooled = self.c2(self.c1(images)).mean((2, 3))
+        return nn.functional.linear(pooled, self.weight) / self.weight.shape[0]
+
+
+class Windows(Plain):
+    """Lays its windows into the batch for a while."""
+
+    def forward(self, images):
+        features = self.c1(images)
+        batch, channels = features.shape[0], features.shape[1]
+        windows = features.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5)
+        windows = self.c2(windows.reshape(-1, channels, 8, 8))
+        return self.fc(windows.reshape(batch, -1, 8, 4, 4).mean((1, 3, 4)))
+
+
+class HasATrainingFlag(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.training_flag = nn.Identity()
+
+    def forward(self, images):
+        features = self.training_flag(self.c2(self.c1(images))).mean((2, 3))
+        return self.fc(nn.functional.dropout(features, training=self.training))
+
+
+@pytest.mark.parametrize("backbone", [FiveRows, Windows, HasATrainingFlag])
+def test_any_number_and_size_of_images_is_classified_like_in_the_backbone(backbone):
+    plain = backbone().eval()
+    model = wrap_backbone(plain, input_size=16).eval()  # where there is one window alone
+    for batch, size in ((2, 16), (3, 32), (5, 48)):
+        images = torch.randn(batch, 3, size, size)
+        output = model(images, attention_map=torch.zeros(1, 1, 1))
+        assert torch.equal(output.perception_logits, plain(images))
+        assert output.attention_logits.shape == output.perception_logits.shape
+        assert len(output.attention_map) == batch
+
+
+class Spectrograms(nn.Module):
+    """Lowers one dimension alone, until there are as many channels as rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1, self.c2 = nn.Conv2d(1, 8, 3, (4, 1), 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.fc(self.c2(self.c1(images)).mean((2, 3)))
+
+
+class ChannelsLast(nn.Module):
+    """Has as many channels as rows and columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 2, 2)
+        self.mix, self.fc = nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def mixed(self, images):
+        return self.mix(self.stem(images).permute(0, 2, 3, 1))
+
+    def forward(self, images):
+        return self.fc(self.down(self.mixed(images).permute(0, 3, 1, 2)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shape", "split", "features"),
+    [
+        (Spectrograms(), (1, 32, 32), "c1", (8, 8, 32)),
+        (ChannelsLast(), (3, 32, 32), "mix", (8, 8, 8)),
+        (ChannelsLast(), (3, 32, 64), "mix", (8, 8, 16)),
+    ],
+)
+def test_layout_is_not_taken_from_the_proportions(backbone, shape, split, features):
+    model = wrap_backbone(backbone, split=split, input_size=shape).eval()
+    images = torch.randn(2, *shape)
+    assert model.feature_extractor(images).shape[1:] == features
+    expected = backbone.c1(images) if split == "c1" else backbone.mixed(images).permute(0, 3, 1, 2)
+    assert torch.equal(model.feature_extractor(images), expected)
+
+
+def test_stage_that_reads_what_an_earlier_part_stored_is_refused():
+    class Storing(Plain):
+        class Store(nn.Module):
+            kept = None
+
+            def forward(self, features):
+                self.kept = features
+                return features
+
+        class Read(nn.Module):
+            def __init__(self, store: nn.Module) -> None:
+                super().__init__()
+                self.store = [store]
+
+            def forward(self, features):
+                return features + self.store[0].kept.mean()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.store = self.Store()
+            self.read = self.Read(self.store)
+
+        def forward(self, images):
+            return self.fc(self.read(self.c2(self.store(self.c1(images)))).mean((2, 3)))
+
+    with pytest.raises(CutError, match=r"does not run on its own, .*\n.*stage='none'"):
+        wrap_backbone(Storing(), split="store")
+
+
 class Around(nn.Module):
     """What the errors for other inputs and outputs tell to write: images in, logits out."""
 
@@ -200,6 +319,28 @@ def test_network_of_tokens_is_told_what_it_is_and_what_is_needed(name):
 def test_compiled_or_distributed_backbone_is_refused(wrapper, attribute):
     with pytest.raises(TypeError, match=rf"expected the network in it: hand over backbone\.{attribute}"):
         wrap_backbone(wrapper(Plain()))
+
+
+def test_scripted_backbone_is_refused():
+    with pytest.raises(TypeError, match="is a ScriptModule, .* hand over the module behind it"):
+        wrap_backbone(torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten())))
+
+
+def test_lazy_backbone_is_refused():
+    with pytest.raises(TypeError, match="has lazy layers: run it once"):
+        wrap_backbone(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.LazyLinear(10)))
+
+
+@pytest.mark.parametrize("num_classes", [None, 7])
+def test_head_that_returns_a_dictionary_is_told_what_to_do(num_classes):
+    class Head(nn.Linear):
+        def forward(self, features):
+            return {"logits": super().forward(features)}
+
+    backbone = Plain()
+    backbone.fc = Head(8, 10)
+    with pytest.raises(CutError, match=r"returns a dict, expected one tensor of logits: .*\n.*\['logits'\]"):
+        wrap_backbone(backbone, num_classes=num_classes)
 
 
 def test_backbone_that_cannot_be_copied_is_refused():
@@ -335,6 +476,17 @@ class AddsToAliased(Plain):
         return self.fc(self.c2(features).mean((2, 3)) + same.mean((2, 3)))
 
 
+class SplitsTheBatch(Plain):
+    def forward(self, images):
+        features = self.c2(self.c1(images))
+        return torch.cat([self.fc(feature.mean((2, 3))) for feature in features.split(1)])
+
+
+class SplitsTheRows(Plain):
+    def forward(self, images):
+        return self.fc(sum(rows.mean((2, 3)) for rows in self.c2(self.c1(images)).split(4, dim=2)))
+
+
 def with_instance_forward() -> nn.Module:
     backbone = Plain()
     backbone.forward = lambda images: Plain.forward(backbone, images * 3)
@@ -349,24 +501,41 @@ def with_hook() -> nn.Module:
 
 @pytest.mark.parametrize(
     "make_backbone",
-    [BranchesOnType, UpdatesBuffer, DiscardsInPlace, AddsToAliased, with_instance_forward, with_hook],
+    [
+        BranchesOnType,
+        UpdatesBuffer,
+        DiscardsInPlace,
+        AddsToAliased,
+        SplitsTheBatch,
+        SplitsTheRows,
+        with_instance_forward,
+        with_hook,
+    ],
 )
 def test_what_a_trace_would_lose_is_refused(make_backbone):
     with pytest.raises(
-        CutError, match=r"forward does something that its trace has lost: .* (in the forward, |in place)"
+        CutError, match=r"something that its trace has lost: .* in the forward, |cannot be traced: "
     ):
-        wrap_backbone(make_backbone())
+        wrap_backbone(make_backbone(), input_size=32)
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
-def test_contexts_in_the_forward_are_refused(context):
+@pytest.mark.parametrize(
+    "context",
+    [
+        torch.no_grad,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: torch.autocast("cpu", enabled=False),  # of use where it is on around the network
+    ],
+)
+@pytest.mark.parametrize("around", [nullcontext, torch.no_grad])
+def test_contexts_in_the_forward_are_refused(context, around):
     class InContext(Plain):
         def forward(self, images):
             with context():
                 features = self.c1(images)
             return self.fc(self.c2(features).mean((2, 3)))
 
-    with pytest.raises(CutError, match=r"a graph does not record torch\.no_grad"):
+    with around(), pytest.raises(CutError, match=r"a graph does not record torch\.no_grad"):
         wrap_backbone(InContext())
 
 

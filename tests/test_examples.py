@@ -1,5 +1,6 @@
 """The examples run as printed in the README, here shortened."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +27,20 @@ def test_quickstart_prints_its_figures_and_writes_its_picture(tmp_path):
     with Image.open(tmp_path / "attention.png") as picture:
         assert picture.size == (8 * 192 + 7 * 8, 24 + 3 * 192 + 2 * 8)
     assert [path.name for path in tmp_path.iterdir()] == ["attention.png"]
+
+
+def test_coverage_writes_its_tables_and_goes_on_where_it_stopped(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "coverage.py"), "--directory", str(tmp_path), "--workers", "1"]
+    command += ["--limit", "0.8", "--models"]
+    for pattern in ("timm/test_resnet", "timm/test_[rm]*"):
+        subprocess.run([*command, pattern], capture_output=True, text=True, check=True)
+        with (tmp_path / "coverage.csv").open(newline="") as file:
+            rows = {row["model"]: row for row in csv.DictReader(file)}
+        if len(rows) == 1:  # so that a row which is made again would be seen
+            text = (tmp_path / "coverage.csv").read_text()
+            (tmp_path / "coverage.csv").write_text(text.replace("64×64", "65×65"))
+    resnet, maxvit = rows["timm/test_resnet"], rows["timm/test_maxvit"]
+    assert (resnet["split"], resnet["features"], resnet["stage"]) == ("layer3", "192×10×10", "stride 1")
+    assert (resnet["equal"], resnet["gradients"], resnet["image"]) == ("yes", "all", "65×65")
+    assert (maxvit["split"], maxvit["note"]) == ("stages.2", "not run: above the limit of parameters")
+    assert "| timm/resnet | 1 | 1 | 1 | 1 | 1 | 0 | 0 |" in (tmp_path / "coverage.md").read_text()

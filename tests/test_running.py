@@ -165,19 +165,26 @@ def test_activation_checkpointing_gives_the_same_gradients(name):
     ABNLoss()(model(images), labels).backward()
     expected = {key: parameter.grad for key, parameter in model.named_parameters()}
     model.zero_grad()
+    calls = []
     for part in (model.feature_extractor, model.attention_branch, model.perception_branch):
-        part.forward = lambda *inputs, forward=part.forward: checkpoint(forward, *inputs, use_reentrant=False)
+
+        def counted(*inputs, plain=part.forward):
+            calls.append(plain)
+            return plain(*inputs)
+
+        part.forward = lambda *inputs, counted=counted: checkpoint(counted, *inputs, use_reentrant=False)
     ABNLoss()(model(images), labels).backward()
+    assert len(calls) == 6  # each part computes twice
     for key, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[key], msg=lambda m, key=key: f"{key}: {m}")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_frozen_feature_extractor_stays_and_the_branches_learn(name):
-    model = network(name)
-    model.feature_extractor.requires_grad_(False)
+    model = network(name).train()
+    model.feature_extractor.requires_grad_(False).eval()
     before = copy.deepcopy(model.state_dict())
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
     ABNLoss()(model(images_for(name)), torch.tensor([1, 2])).backward()
     optimizer.step()
     for key, value in model.feature_extractor.state_dict().items():
@@ -199,5 +206,7 @@ def test_learning_rate_grows_from_layer_to_layer(name):
     )
     assert extractor == sorted(extractor)
     assert tail == sorted(tail)
+    assert len(set(extractor)) > 2
+    assert len(set(tail)) > 1
     assert extractor[0] < extractor[-1] < min(stage[0], tail[0])
     assert scale[id(model.attention_branch.classifier.weight)] == 1

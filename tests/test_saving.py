@@ -1,6 +1,7 @@
 """Saving and loading without pickle, and without the backbone's own weights."""
 
 import json
+from unittest.mock import create_autospec
 
 import huggingface_hub
 import pytest
@@ -107,7 +108,8 @@ def test_directory_without_the_files_is_refused(tmp_path):
     [
         ({"backbone": None}, "names no backbone, expected what save_pretrained"),
         ({"pretrained": True}, r"asks for \['pretrained'\], but all weights are in model\.safetensors"),
-        ({"backbone": "timm/resnet55"}, "timm has no classifier 'resnet55'"),
+        ({"backbone": "timm/resnet55"}, "does not build a network: timm has no classifier 'resnet55'"),
+        ({"unheard_of": 1}, "does not build a network: .* unexpected keyword argument"),
     ],
 )
 def test_changed_configuration_is_refused(change, message, tmp_path):
@@ -128,19 +130,31 @@ def test_missing_weight_is_named(tmp_path):
         hub.load(tmp_path)
 
 
-def test_pushes_what_it_saves(monkeypatch):
-    pushed = {}
-
-    class Hub:
-        def create_repo(self, repo_id, exist_ok):
-            pushed["repo_id"] = repo_id
-
-        def upload_folder(self, repo_id, folder_path, commit_message):
-            pushed["model"] = hub.load(folder_path)
-            return f"commit of {repo_id}: {commit_message}"
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+@pytest.mark.parametrize("settings", [{}, {"private": True, "token": "secret"}])
+def test_pushes_what_it_saves(settings, monkeypatch):
+    api = create_autospec(huggingface_hub.HfApi)
+    pushed = []
+    api.return_value.upload_folder.side_effect = lambda repo_id, folder_path: pushed.append(
+        hub.load(folder_path)
+    )
+    monkeypatch.setattr(huggingface_hub, "HfApi", api)
     model = wrap_backbone("timm/test_resnet").eval()
-    assert model.push_to_hub("me/mine", commit_message="first") == "commit of me/mine: first"
-    assert pushed["repo_id"] == "me/mine"
-    assert_equal(pushed["model"], model)
+    model.push_to_hub("me/mine", **settings)
+    api.assert_called_once_with(token=settings.get("token"))
+    api.return_value.create_repo.assert_called_once_with(
+        "me/mine", private=settings.get("private"), exist_ok=True
+    )
+    assert_equal(pushed[0], model)
+
+
+def test_mechanism_is_saved_as_it_is_now(tmp_path):
+    model = wrap_backbone("timm/test_resnet").eval()
+    model.perception_branch.mechanism = "multiplicative"
+    model.save_pretrained(tmp_path)
+    assert_equal(hub.load(tmp_path), model)
+
+
+def test_arguments_that_may_name_weights_are_not_saved(tmp_path):
+    model = wrap_backbone("timm/test_resnet", pretrained_cfg_overlay={"num_classes": 10})
+    with pytest.raises(ValueError, match="was built with pretrained_cfg_overlay, which may name weights"):
+        model.save_pretrained(tmp_path)

@@ -354,6 +354,7 @@ def test_channels_last_network_gets_its_features_with_channels_first(name, split
             r"stage does not run, expected a module that takes features \('B', 256, 14, 14\)",
         ),
         (nn.Flatten(), r"stage returns \('B', 50176\), expected"),
+        (nn.AdaptiveMaxPool2d(1, return_indices=True), "stage returns a tuple, expected"),
     ],
 )
 def test_stage_that_does_not_fit_is_refused(stage, message):
@@ -383,7 +384,9 @@ def test_input_too_small_for_the_cut_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"num_classes": 0}, ValueError, "num_classes is 0, expected at least 1"),
+        ({"num_classes": 0}, ValueError, "num_classes is 0, expected a number of at least 1"),
+        ({"num_classes": "7"}, ValueError, "num_classes is '7', expected a number of at least 1"),
+        ({"split": 3}, ValueError, "split is 3, expected a name"),
         ({"stage": "copied"}, ValueError, "stage is 'copied', expected 'copy', 'none' or a module"),
         ({"mechanism": "additive"}, ValueError, "mechanism is 'additive'"),
         ({"input_size": 0}, ValueError, "input_size is 0, expected one number of pixels"),

@@ -5,24 +5,15 @@ from itertools import chain
 from typing import Any, cast
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from abn.dry_run import Shape, dry_run, input_shapes
-from abn.tracer import cannot_run
+from abn.tracer import cannot_run, not_logits
 
 FETCHING = frozenset(
-    {
-        "pretrained",
-        "pretrained_cfg",
-        "pretrained_cfg_overlay",
-        "checkpoint_path",
-        "cache_dir",
-        "weights",
-        "weights_backbone",
-        "progress",
-    }
+    {"pretrained", "checkpoint_path", "cache_dir", "weights", "weights_backbone", "progress"}
 )
-"""Arguments by which the libraries are told to fetch weights."""
+"""Arguments that tell the libraries to fetch weights, and change nothing else."""
 
 
 def create_backbone(name: str, **arguments: object) -> nn.Module:
@@ -92,7 +83,7 @@ def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> N
     with as many outputs as there are logits is replaced.
 
     Raises:
-        CutError: If the backbone does not run on images of this shape.
+        CutError: If the backbone does not run on images of this shape, or does not return one tensor.
         ValueError: If there is no such layer.
     """
     known = {*backbone.modules(), *backbone.parameters()}
@@ -120,9 +111,12 @@ def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> N
 def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear | nn.Conv2d]:
     """The layer that makes the logits, and all names it has: the last one called with as many outputs."""
     try:
-        classes = dry_run(backbone, shape).shape[-1]
+        logits = dry_run(backbone, shape)
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise cannot_run(backbone, shape, error) from error
+    if not isinstance(logits, Tensor):
+        raise not_logits(backbone, logits)
+    classes = logits.shape[-1]
     layers = {
         name: module
         for name, module in backbone.named_modules()

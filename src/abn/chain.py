@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor, fx, nn
 
 from abn.dry_run import Shape
-from abn.trace import Trace, trace
+from abn.trace import leads_with_batch, trace
 from abn.tracer import CutError
 
 
@@ -33,7 +33,7 @@ class FeatureMap:
 class Chain:
     """What a backbone can be cut along."""
 
-    trace: Trace
+    graph: fx.Graph
     maps: list[FeatureMap]
     """The images, then the feature maps."""
     layers: int
@@ -46,7 +46,7 @@ class Chain:
     """Index of the map at which the last stage ends. What follows is pooling."""
 
 
-def chain_of(backbone: nn.Module, shape: Shape, split: str | None = None) -> Chain:
+def chain_of(backbone: nn.Module, shape: Shape, other: Shape, split: str | None = None) -> Chain:
     """Traces the backbone, opening containers until none hides the last stage or the split asked for.
 
     Raises:
@@ -57,31 +57,33 @@ def chain_of(backbone: nn.Module, shape: Shape, split: str | None = None) -> Cha
     wanted = [name for name in parents if name in names]
     tried: list[str] = []
     opened: set[str] = set()
-    chain = _chain(backbone, trace(backbone, opened, shape))
+    chain = _chain(backbone, trace(backbone, opened, shape, other), other != shape)
     while candidates := [name for name in (*_hiding(chain, backbone), *wanted) if name not in tried]:
         tried.append(candidates[0])
         try:
-            chain = _chain(backbone, trace(backbone, {*opened, candidates[0]}, shape))
+            chain = _chain(backbone, trace(backbone, {*opened, candidates[0]}, shape, other), other != shape)
             opened.add(candidates[0])
         except CutError:
             pass  # a container that cannot be traced stays whole
     return chain
 
 
-def _chain(backbone: nn.Module, trace: Trace) -> Chain:
-    called = [node.target for node in trace.graph.nodes if node.op == "call_module"]
+def _chain(backbone: nn.Module, graph: fx.Graph, resized: bool) -> Chain:
+    called = [node.target for node in graph.nodes if node.op == "call_module"]
     layers = 0
     layers_at: dict[fx.Node, int] = {}
-    for node in trace.graph.nodes:
+    for node in graph.nodes:
         layers += _layers(node, backbone)
         layers_at[node] = layers
 
     maps: list[FeatureMap] = []
-    for node in _cut_points(trace.graph):
-        value = node.meta.get("val")
-        if not isinstance(value, Tensor) or value.ndim != 4 or not value.is_floating_point():
+    for node in _cut_points(graph):
+        if not leads_with_batch(node):
             continue
-        channels_last = bool(maps) and _is_channels_last(value, maps)
+        value = node.meta["val"]
+        if value.ndim != 4 or not value.is_floating_point():
+            continue
+        channels_last = bool(maps) and _is_channels_last(node, maps, resized)
         _, *sizes = value.shape
         channels, height, width = (sizes[2], *sizes[:2]) if channels_last else sizes
         if maps and height * width == 1:
@@ -96,7 +98,7 @@ def _chain(backbone: nn.Module, trace: Trace) -> Chain:
     end = last
     while end + 1 < len(maps) and maps[end + 1].pixels == maps[last].pixels:
         end += 1
-    return Chain(trace, maps, layers, drop, _split(maps, layers, drop, end), end)
+    return Chain(graph, maps, layers, drop, _split(maps, layers, drop, end), end)
 
 
 def _split(maps: list[FeatureMap], layers: int, drop: int, end: int) -> int:
@@ -114,18 +116,18 @@ def _split(maps: list[FeatureMap], layers: int, drop: int, end: int) -> int:
     return min(reversed(range(1, end + 1)), key=distance, default=0)
 
 
-def _is_channels_last(value: Tensor, before: list[FeatureMap]) -> bool:
-    """Whether a 4-D tensor is (B, H, W, C): where the image's proportions are."""
-    _, height, width = before[0].shape
-    _, first, second, third = value.shape
-    # Exactly but for one pixel, because odd sizes are rounded.
-    leading, trailing = (
-        abs(rows * width - columns * height) < max(height, width)
-        for rows, columns in ((first, second), (second, third))
-    )
-    if leading == trailing:  # as many channels as pixels in a row, or other proportions
-        return leading and before[-1].channels_last
-    return leading
+def _is_channels_last(node: fx.Node, before: list[FeatureMap], resized: bool) -> bool:
+    """Whether a 4-D tensor is (B, H, W, C) instead of (B, C, H, W)."""
+    first, second, third = node.meta["val"].shape[1:]
+    if resized:  # the other images are taller: which dimension is it?
+        leading, trailing = (node.meta["other"].shape[i] != node.meta["val"].shape[i] for i in (1, 2))
+    else:  # which two have the image's proportions? But for one pixel, because odd sizes are rounded.
+        _, height, width = before[0].shape
+        leading, trailing = (
+            abs(rows * width - columns * height) < max(height, width)
+            for rows, columns in ((first, second), (second, third))
+        )
+    return before[-1].channels_last if leading == trailing else leading
 
 
 def _cut_points(graph: fx.Graph) -> list[fx.Node]:
@@ -154,8 +156,8 @@ def _layers(node: fx.Node, backbone: nn.Module) -> int:
 def _hiding(chain: Chain, backbone: nn.Module) -> list[str]:
     """The containers in which the last stage may begin, or in which feature maps may lie unseen."""
     maps, drop = chain.maps, chain.drop
-    nodes = [node for node in chain.trace.graph.nodes if _layers(node, backbone)]
-    order = {node: i for i, node in enumerate(chain.trace.graph.nodes)}
+    nodes = [node for node in chain.graph.nodes if _layers(node, backbone)]
+    order = {node: i for i, node in enumerate(chain.graph.nodes)}
     hiding = [node for node in nodes if order[node] > order[maps[-1].node] and _convolves(node, backbone)]
     if drop + 1 < len(maps):
         before, after = maps[drop], maps[drop + 1]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from abn.chain import Chain, FeatureMap, chain_of
-from abn.dry_run import BATCH, Shape, input_shapes, overwrites_input
+from abn.dry_run import BATCH, Shape, input_shapes, other_shape, overwrites_input
 from abn.trace import part_of, what_got_lost
-from abn.tracer import CutError, subgraph
+from abn.tracer import CutError, not_logits, subgraph
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,11 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
     chain = _checked_chain(backbone, shape, split)
     at = _position(chain, backbone, split)
     images, features, end = chain.maps[0], chain.maps[at], chain.maps[chain.end]
-    (logits,) = chain.trace.graph.output_node().all_input_nodes
+    (logits,) = chain.graph.output_node().all_input_nodes
 
-    stage = _part(backbone, chain, features, end, "Stage") if at < chain.end else None
-    if stage is not None and overwrites_input(stage, features.shape):
-        _clone_input(stage)
     return Parts(
         feature_extractor=_part(backbone, chain, images, features, "FeatureExtractor"),
-        stage=stage,
+        stage=_part(backbone, chain, features, end, "Stage") if at < chain.end else None,
         tail=_part(backbone, chain, features, logits, "Tail"),
         split=features.name,
         features=features.shape,
@@ -106,7 +103,7 @@ def _part(
 ) -> fx.GraphModule:
     """From one feature map to another, or to the logits; feature maps come and go as (B, C, H, W)."""
     node = end.node if isinstance(end, FeatureMap) else end
-    graph = subgraph(chain.trace.graph, start.node, node)
+    graph = subgraph(chain.graph, start.node, node)
     if start.channels_last:
         (given,) = graph.find_nodes(op="placeholder")
         with graph.inserting_after(given):
@@ -134,30 +131,33 @@ def _position(chain: Chain, backbone: nn.Module, split: str | None) -> int:
 
 
 def _checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -> Chain:
+    other = other_shape(backbone, shape)
     try:
-        chain = chain_of(backbone, shape, split)
+        chain = chain_of(backbone, shape, other, split)
     except CutError as error:
         if (tokens := _tokens_received(backbone, shape)) is not None:
             raise CutError(_about_tokens(backbone, tokens)) from error
         raise
-    _check(chain, backbone, shape)
+    _check(chain, backbone, shape, other)
     return chain
 
 
-def _check(chain: Chain, backbone: nn.Module, shape: Shape) -> None:
+def _check(chain: Chain, backbone: nn.Module, shape: Shape, other: Shape) -> None:
     """Raises a CutError if the graph is not that of a classifier, or does not do what the forward does."""
     name, images = type(backbone).__name__, ("B", *shape)
     if len(chain.maps) == 1:
         if (tokens := _on_tokens(chain)) is not None:
             raise CutError(_about_tokens(backbone, tokens))
-        values = {node.name: node.meta.get("val") for node in chain.trace.graph.nodes}
+        values = {node.name: node.meta.get("val") for node in chain.graph.nodes}
         seen = [f"{key} {tuple(value.shape)}" for key, value in values.items() if isinstance(value, Tensor)]
         raise CutError(
             f"{name} has no feature map (B, C, H, W) of more than one pixel that every path from images "
             f"{images} to the logits goes through. Seen: {', '.join(seen)}. Is it a convolutional network, "
             "and input_size= large enough for it? Or does something else go past its feature maps?"
         )
-    (logits,) = chain.trace.graph.output_node().all_input_nodes
+    (logits,) = chain.graph.output_node().all_input_nodes
+    if not isinstance(logits.meta["val"], Tensor):
+        raise not_logits(backbone, logits.meta["val"])
     scores = tuple(logits.meta["val"].shape)
     if len(scores) != 2 or scores[0] != BATCH:
         raise CutError(
@@ -165,7 +165,7 @@ def _check(chain: Chain, backbone: nn.Module, shape: Shape) -> None:
             "classifier"
         )
     # Such as hooks and instance methods on the backbone, or a branch on the type of a tensor.
-    difference = what_got_lost(backbone, chain.trace, shape)
+    difference = what_got_lost(backbone, chain.graph, other)
     if difference is not None:
         raise CutError(
             f"{name}.forward does something that its trace has lost: {difference}. Move it into a submodule "
@@ -178,7 +178,7 @@ def _on_tokens(chain: Chain) -> tuple[int, int] | None:
     last = chain.maps[chain.end]
     if chain.layers - last.layers <= 0.75 * chain.layers:
         return None
-    nodes = list(chain.trace.graph.nodes)
+    nodes = list(chain.graph.nodes)
     values = (node.meta.get("val") for node in nodes[nodes.index(last.node) + 1 :])
     shapes = [value.shape for value in values if isinstance(value, Tensor) and value.shape[:1] == (BATCH,)]
     if chain.end > 0 and any(len(shape) == 4 and shape[2] * shape[3] > 1 for shape in shapes):
@@ -208,10 +208,23 @@ def _about_tokens(backbone: nn.Module, tokens: tuple[int, int]) -> str:
     )
 
 
-def _clone_input(part: fx.GraphModule) -> None:
-    """Gives an in-place activation at the beginning something of its own to overwrite."""
-    (features,) = part.graph.find_nodes(op="placeholder")
-    with part.graph.inserting_after(features):
-        clone = part.graph.call_method("clone", (features,))
-    features.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)
-    part.recompile()
+def keep_input(part: fx.GraphModule, features: Shape) -> None:
+    """Gives a part that begins in place, with an activation above all, something of its own to overwrite.
+
+    Raises:
+        CutError: If the part does not run on its own.
+    """
+    try:
+        overwrites = overwrites_input(part, features)
+    except Exception as error:  # its submodules are the user's own code, and may fail in any way
+        raise CutError(
+            f"what follows the split does not run on its own, so it cannot serve as a stage: {error}\n"
+            "Does it read what the part before it has stored? Give stage='none', a stage of your own, or "
+            "another split="
+        ) from error
+    if overwrites:
+        (given,) = part.graph.find_nodes(op="placeholder")
+        with part.graph.inserting_after(given):
+            clone = part.graph.call_method("clone", (given,))
+        given.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)
+        part.recompile()

@@ -12,18 +12,20 @@ from torch import Tensor, nn
 Shape = tuple[int, int, int]
 """(C, H, W) of images or features."""
 
-BATCH = 5  # hardly ever the size of another dimension
+BATCH, OTHER_BATCH = 5, 7  # hardly ever the size of another dimension
 
 T = TypeVar("T")
 
 
-def rehearse(module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T]) -> T:
+def rehearse(
+    module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
+) -> T:
     """Calls ``run`` with a copy of the module in evaluation mode and a batch of this shape.
 
     On the meta device, where nothing is computed; for real only where that fails, because a forward looks
     at values or makes tensors elsewhere. What then fails raises whatever the module raises.
     """
-    batch = torch.zeros((BATCH, *shape), dtype=_reference(module).dtype, device=device_of(module))
+    batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device=device_of(module))
     with torch.no_grad():
         try:
             return run(_evaluating(_meta_copy(module)), batch.to("meta"))
@@ -34,6 +36,20 @@ def rehearse(module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor],
 def dry_run(module: nn.Module, shape: Shape) -> Any:
     """What the module returns in evaluation for a batch of this shape. Only its shapes and dtypes count."""
     return rehearse(module, shape, lambda rehearsed, batch: rehearsed(batch))
+
+
+def other_shape(module: nn.Module, shape: Shape) -> Shape:
+    """Another shape that the module takes: twice the height. The same one, if it takes no other."""
+    channels, height, width = shape
+    taller = channels, 2 * height, width
+    try:
+        with torch.no_grad():
+            _evaluating(_meta_copy(module))(
+                torch.zeros(OTHER_BATCH, *taller, dtype=_reference(module).dtype, device="meta")
+            )
+    except Exception:  # too large for it; or it cannot run on the meta device, and for real would take long
+        return shape
+    return taller
 
 
 def overwrites_input(module: nn.Module, shape: Shape) -> bool:

@@ -7,7 +7,7 @@ from safetensors.torch import load_model
 
 from abn.backbone import FETCHING
 from abn.network import ABN
-from abn.saving import CONFIG, WEIGHTS
+from abn.saving import CONFIG, UNSAVED, WEIGHTS
 from abn.wrap import wrap_backbone
 
 
@@ -22,7 +22,8 @@ def load(directory: str | Path) -> ABN:
 
     Raises:
         FileNotFoundError: If the directory does not hold ``config.json`` and ``model.safetensors``.
-        ValueError: If the configuration is not one that ``save_pretrained`` writes.
+        ValueError: If the configuration is not one that ``save_pretrained`` writes, or does not build a
+            network with the versions of torchvision and timm at hand.
         RuntimeError: If a weight is missing, left over, or of another shape; all such are named.
 
     Example:
@@ -46,12 +47,15 @@ def load(directory: str | Path) -> ABN:
             f"{directory / CONFIG} names no backbone, expected what save_pretrained() writes: "
             '{"backbone": "timm/...", ...}'
         )
-    if refused := FETCHING.intersection(config):
+    if refused := (FETCHING | UNSAVED).intersection(config):
         raise ValueError(
             f"{directory / CONFIG} asks for {sorted(refused)}, but all weights are in {WEIGHTS}: remove them"
         )
     if isinstance(config.get("input_size"), list):
         config["input_size"] = tuple(config["input_size"])  # JSON knows no tuples
-    model = wrap_backbone(**config)
+    try:
+        model = wrap_backbone(**config)
+    except Exception as error:  # the library that builds the backbone may fail in any way
+        raise ValueError(f"{directory / CONFIG} does not build a network: {error}") from error
     load_model(model, directory / WEIGHTS)
     return model.eval()

@@ -89,8 +89,9 @@ class ABN(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int]]:
         """Depth of each parameter, from which timm makes layer-wise learning rates (``layer_decay=``).
 
-        A numbered block counts as one layer, as in timm. Both branches begin where the feature extractor
-        ends, and all heads of the attention branch are as deep as the network is.
+        A submodule and the first number behind it count as one layer: ``layer3.4``, ``stages.2``. Both
+        branches begin where the feature extractor ends, and all heads of the attention branch are as deep as
+        the network is.
 
         Args:
             coarse: Takes each of the three parts for one layer.
@@ -118,8 +119,9 @@ class ABN(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Saves the network where :func:`abn.hub.load` finds it: ``config.json`` and ``model.safetensors``.
 
-        The first holds the names and keyword arguments that build the network, the second its weights.
-        Nothing is pickled, and each file is there in full or not at all.
+        The first holds the names and keyword arguments that built the network, the second its weights: a
+        layer that was replaced since does not come back. Nothing is pickled, and each file is there in full
+        or not at all.
 
         Args:
             directory: Made if it does not exist.
@@ -128,14 +130,15 @@ class ABN(nn.Module):
             ValueError: If the network was not built by name, with ``wrap_backbone("timm/...")`` or a builder
                 such as ``abn_resnet50``, or if it was with an argument that JSON cannot hold.
         """
-        save(self, self.config, Path(directory))
+        save(self, self._current_config(), Path(directory))
 
-    def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Saves the network in a repository of the Hugging Face Hub, made if it does not exist.
 
         Args:
             repo_id: ``"owner/name"``.
-            **arguments: Passed to ``huggingface_hub.HfApi.upload_folder``, such as ``commit_message=``.
+            private: Whether a new repository is private. Default: what the owner has set, mostly public.
+            token: Default: that of ``hf auth login``.
 
         Returns:
             The address of the commit.
@@ -143,7 +146,12 @@ class ABN(nn.Module):
         Raises:
             ValueError: As in :meth:`save_pretrained`.
         """
-        return push(self, self.config, repo_id, arguments)
+        return push(self, self._current_config(), repo_id, private, token)
+
+    def _current_config(self) -> dict[str, Any] | None:
+        if self.config is None:
+            return None
+        return {**self.config, "mechanism": self.perception_branch.mechanism}  # may have been changed since
 
 
 class LogitsOnly(nn.Module):

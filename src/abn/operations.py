@@ -1,46 +1,71 @@
 """The tensor operations of a forward, in order: what two ways of running it must agree on."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+class _Operation(NamedTuple):
+    name: str
+    inputs: list[Any]
+    """Settings as they are, tensors as (shape, source): another operation's index, or a name."""
+    changes_input: bool
+
+
 # PyTorch leaves its base class untyped, hence the two ignores.
 class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, notes each operation on the images, a weight or a buffer, or on what comes of them.
 
-    Each with its settings and, for its tensors, their shape and the operation they come from. Tensors made
-    of constants alone are left out: a trace computes them once.
+    Tensors made of constants alone are left out: a trace computes them once.
     """
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.entries: list[str] = []
+        self._operations: list[_Operation] = []
         self._sources: dict[
-            int, tuple[Any, str]
-        ] = {}  # the tensor is kept alive, so that no id is used twice
+            int, tuple[Tensor, int | str]
+        ] = {}  # keeps the tensor, so that its id stays its own
         given = {"images": images, **dict(module.named_parameters()), **dict(module.named_buffers())}
-        for name, tensor in given.items():
-            self._sources[id(tensor)] = (tensor, name)
+        self._sources.update((id(tensor), (tensor, name)) for name, tensor in given.items())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         inputs = tree_leaves((args, kwargs))
         if any(id(value) in self._sources for value in inputs):
             name = str(func).replace("_.", ".")  # torch.fx turns x += y into x = x + y
-            self.entries.append(f"{name}({', '.join(map(self._describe, inputs))})")
+            described = [self._describe(value) if isinstance(value, Tensor) else value for value in inputs]
+            self._operations.append(_Operation(name, described, str(func) != name))
             for value in tree_leaves(result):
                 if isinstance(value, Tensor):
-                    self._sources[id(value)] = (value, f"operation {len(self.entries)}")
+                    self._sources[id(value)] = (value, len(self._operations) - 1)
         return result
 
-    def _describe(self, value: Any) -> str:
-        if not isinstance(value, Tensor):
-            return str(value)
-        _, source = self._sources.get(id(value), (None, "constant"))
-        return f"{tuple(value.shape)} from {source}"
+    def _describe(self, tensor: Tensor) -> tuple[tuple[int, ...], int | str]:
+        _, source = self._sources.get(id(tensor), (None, "a constant"))
+        return tuple(tensor.shape), source
+
+    def leading_to(self, result: Tensor) -> list[str]:
+        """The operations that lead to the result, or change a tensor in place; numbered anew."""
+        _, source = self._describe(result)
+        needed = {source}
+        for index in reversed(range(len(self._operations))):
+            _, inputs, changes_input = self._operations[index]
+            if index in needed or changes_input:
+                needed |= {index, *(value[1] for value in inputs if isinstance(value, tuple))}
+        order = [index for index in range(len(self._operations)) if index in needed]
+        number = {index: f"operation {i}" for i, index in enumerate(order, 1)}
+
+        def text(value: Any) -> str:
+            if not isinstance(value, tuple):
+                return str(value)
+            shape, source = value
+            return f"{shape} from {number.get(source, source)}"
+
+        return [
+            f"{op.name}({', '.join(map(text, op.inputs))})" for op in map(self._operations.__getitem__, order)
+        ]
 
 
 def first_difference(forward: list[str], trace: list[str]) -> str | None:

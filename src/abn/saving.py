@@ -12,6 +12,8 @@ from safetensors.torch import save_model
 from torch import nn
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+UNSAVED = frozenset({"pretrained_cfg", "pretrained_cfg_overlay"})
+"""timm's arguments that change the network, but also say where to find weights."""
 
 
 def save(model: nn.Module, config: dict[str, Any] | None, directory: Path) -> None:
@@ -28,7 +30,9 @@ def save(model: nn.Module, config: dict[str, Any] | None, directory: Path) -> No
         path.write_text(text)
 
 
-def push(model: nn.Module, config: dict[str, Any] | None, repo_id: str, arguments: dict[str, Any]) -> str:
+def push(
+    model: nn.Module, config: dict[str, Any] | None, repo_id: str, private: bool | None, token: str | None
+) -> str:
     """Saves into a repository of the Hugging Face Hub and returns the address of the commit.
 
     Raises:
@@ -38,9 +42,9 @@ def push(model: nn.Module, config: dict[str, Any] | None, repo_id: str, argument
 
     with tempfile.TemporaryDirectory() as directory:
         save(model, config, Path(directory))
-        hub = HfApi()
-        hub.create_repo(repo_id, exist_ok=True)
-        return str(hub.upload_folder(repo_id=repo_id, folder_path=directory, **arguments))
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=directory))
 
 
 def _json(config: dict[str, Any] | None) -> str:
@@ -48,6 +52,11 @@ def _json(config: dict[str, Any] | None) -> str:
         raise ValueError(
             "the network was built from modules, so no names can tell how to build it again: save its "
             "state_dict(), or build it by name, with wrap_backbone('timm/...') or abn_resnet50(...)"
+        )
+    if refused := UNSAVED.intersection(config):
+        raise ValueError(
+            f"the network was built with {', '.join(sorted(refused))}, which may name weights to fetch: save "
+            "its state_dict() instead, and build the network with the same arguments"
         )
     for name, value in config.items():
         try:

@@ -2,17 +2,16 @@
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from abn.dry_run import BATCH, Shape, rehearse
+from abn.dry_run import BATCH, OTHER_BATCH, Shape, rehearse
 from abn.operations import OperationLog, first_difference
-from abn.tracer import CutError, cannot_run, subgraph, trace_forward
+from abn.tracer import CutError, cannot_run, not_logits, subgraph, trace_forward
 
-TRAINING_FLAG = "training_flag"
+TRAINING_FLAG = "abn_training_flag"
 
 
 class TrainingFlag(nn.Module):
@@ -22,69 +21,72 @@ class TrainingFlag(nn.Module):
         return self.training
 
 
-@dataclass(frozen=True)
-class Trace:
-    """A backbone's forward as graphs, in which each node holds what it returned in ``meta["val"]``."""
-
-    forward: fx.Graph
-    """All that it does in evaluation."""
-    graph: fx.Graph
-    """What leads from the images to the logits, in either mode."""
-
-
-def trace(backbone: nn.Module, opened: set[str], shape: Shape) -> Trace:
+def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> fx.Graph:
     """Traces the backbone's forward.
 
     Every submodule is one node, which keeps running its own Python, but for those named in ``opened``.
     What cannot lead to the logits is left out: auxiliary heads, above all. The backbone gets a submodule
-    ``training_flag`` if its forward reads ``self.training``.
+    if its forward reads ``self.training``.
+
+    Args:
+        backbone: Any network.
+        opened: Names of the submodules that are traced into.
+        shape: (C, H, W) of the images.
+        other: Another such shape, or the same, if the backbone takes no other.
+
+    Returns:
+        The graph. Each node holds what it returned when rehearsed: ``meta["val"]`` for a batch of this
+        shape, ``meta["other"]`` for another number of images, and of the other shape.
 
     Raises:
         CutError: If the forward cannot be traced or run, does not return one tensor, or takes another
             path in training than in evaluation.
     """
     lengths: dict[str, int | None] = {}
-    forward = trace_forward(backbone, opened, shape, lengths, training=False)
-    training_forward = trace_forward(backbone, opened, shape, lengths, training=True)
+    graph, training_graph = (
+        _to_logits(trace_forward(backbone, opened, shape, lengths, training), backbone, training)
+        for training in (False, True)
+    )
+    _follow_training_mode(graph, training_graph, backbone)
+    for key, images, batch in (("val", shape, BATCH), ("other", other, OTHER_BATCH)):
 
-    def run(copy: nn.Module, images: Tensor) -> None:
-        _Recorder(fx.GraphModule(copy, forward)).run(images)
+        def run(copy: nn.Module, images: Tensor, key: str = key) -> None:
+            _Recorder(fx.GraphModule(copy, graph), key).run(images)
 
-    try:
-        rehearse(backbone, shape, run)
-    except Exception as error:  # the forward is the user's own code, and may fail in any way
-        raise cannot_run(backbone, shape, error) from error
-    graph = _to_logits(forward, backbone, training=False)
-    _follow_training_mode(graph, _to_logits(training_forward, backbone, training=True), backbone)
+        try:
+            rehearse(backbone, images, run, batch)
+        except Exception as error:  # the forward is the user's own code, and may fail in any way
+            raise cannot_run(backbone, images, error) from error
     _read_batch_size_nearby(graph)
-    return Trace(forward, graph)
+    return graph
 
 
-def what_got_lost(backbone: nn.Module, trace: Trace, shape: Shape) -> str | None:
-    """The first thing that the trace does not do like the backbone's own forward, if there is one."""
-    kept = {node.name for node in trace.graph.nodes}
-    for node in trace.forward.nodes:
-        if node.name not in kept and node.meta.get("overwrites"):
-            return f"{node.name} changes a tensor in place, and its result is not used"
+def what_got_lost(backbone: nn.Module, graph: fx.Graph, other: Shape) -> str | None:
+    """The first operation that the graph does not do like the backbone's forward, if there is one.
+
+    Asked for another number of images than the graph was traced with, and for images of the other shape.
+    """
 
     def operations(build: Callable[[nn.Module], nn.Module]) -> list[str]:
         def run(copy: nn.Module, images: Tensor) -> list[str]:
             module, log = build(copy), OperationLog(copy, images)
             with log:
-                module(images)
-            return log.entries
+                logits = module(images)
+            return log.leading_to(logits)
 
-        return rehearse(backbone, shape, run)
+        return rehearse(backbone, other, run, OTHER_BATCH)
 
     return first_difference(
-        operations(lambda copy: copy), operations(lambda copy: fx.GraphModule(copy, trace.forward))
+        operations(lambda copy: copy), operations(lambda copy: fx.GraphModule(copy, graph))
     )
 
 
 def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
     """A module that runs the graph on the backbone's submodules, under their own names."""
     part = fx.GraphModule(backbone, graph, class_name=name)
-    if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
+    if isinstance(
+        getattr(part, TRAINING_FLAG, None), TrainingFlag
+    ):  # one per part, or freezing one part would switch the dropout of another
         setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
     for module in part.modules():
         if type(module) is nn.Module:  # stands in for a container whose forward is now in the graph
@@ -93,16 +95,15 @@ def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
 
 
 class _Recorder(fx.Interpreter):
-    """Notes what each node returns, and whether it changes what it is given."""
+    """Notes what each node returns."""
+
+    def __init__(self, module: fx.GraphModule, key: str) -> None:
+        super().__init__(module)
+        self.key = key
 
     def run_node(self, n: fx.Node) -> Any:
-        given = [
-            value for value in (self.env[source] for source in n.all_input_nodes) if isinstance(value, Tensor)
-        ]
-        versions = [value._version for value in given]
-        n.meta["val"] = super().run_node(n)
-        n.meta["overwrites"] = versions != [value._version for value in given]
-        return n.meta["val"]
+        n.meta[self.key] = super().run_node(n)
+        return n.meta[self.key]
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
         args, kwargs = super().fetch_args_kwargs_from_env(n)  # with fx's own lists, which nobody may change
@@ -117,11 +118,7 @@ def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph
     if training and isinstance(logits, tuple) and logits:
         logits = logits[0]  # GoogLeNet and Inception return those of their auxiliary heads behind it
     if not isinstance(logits, fx.Node):
-        raise CutError(
-            f"{type(backbone).__name__}.forward returns a {type(logits).__name__}, expected one tensor of "
-            "logits: hand over a module around it, whose forward picks them out, such as\n"
-            "    return self.network(images)['logits']"
-        )
+        raise not_logits(backbone, logits)
     (images,) = graph.find_nodes(op="placeholder")
     return subgraph(graph, images, logits)
 
@@ -183,14 +180,12 @@ def _read_batch_size_nearby(graph: fx.Graph) -> None:
         if not _is_batch_size(node):
             continue
         for user in list(node.users):
-            for near in user.all_input_nodes:
-                value = near.meta.get("val")
-                if near.op != "get_attr" and isinstance(value, Tensor) and value.shape[:1] == (BATCH,):
-                    with graph.inserting_before(user):
-                        size = graph.call_method("size", (near, 0))
-                    size.meta["val"] = BATCH
-                    user.replace_input_with(node, size)
-                    break
+            near = next((node for node in user.all_input_nodes if leads_with_batch(node)), None)
+            if near is not None:
+                with graph.inserting_before(user):
+                    size = graph.call_method("size", (near, 0))
+                size.meta |= {"val": BATCH, "other": OTHER_BATCH}
+                user.replace_input_with(node, size)
         for unused in (node, *node.all_input_nodes):  # and the shape that it was taken from
             if not unused.users and unused.op != "placeholder":
                 graph.erase_node(unused)
@@ -201,4 +196,15 @@ def _is_batch_size(node: fx.Node) -> bool:
     if index != [0] or not isinstance(source, fx.Node):
         return False
     of_shape = node.target is operator.getitem and isinstance(source.meta.get("val"), torch.Size)
-    return (of_shape or node.target == "size") and node.meta["val"] == BATCH
+    return (of_shape or node.target == "size") and (node.meta["val"], node.meta["other"]) == (
+        BATCH,
+        OTHER_BATCH,
+    )
+
+
+def leads_with_batch(node: fx.Node) -> bool:
+    """Whether it returns a tensor whose first dimension is the batch."""
+    value, other = node.meta.get("val"), node.meta.get("other")
+    if not isinstance(value, Tensor) or not isinstance(other, Tensor):
+        return False
+    return value.shape[:1] == (BATCH,) and other.shape[:1] == (OTHER_BATCH,)

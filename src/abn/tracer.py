@@ -31,9 +31,10 @@ def trace_forward(
         CutError: If that cannot be traced.
     """
     _check_arguments(backbone)
-    tracer = _ShallowTracer(opened, lengths)
     try:
-        with training_mode(backbone, training):
+        # With autocast on in one of the two modes, so that a forward that switches it is seen, on or off.
+        with training_mode(backbone, training), torch.enable_grad(), torch.autocast("cpu", enabled=training):
+            tracer = _ShallowTracer(opened, lengths)
             return tracer.trace(backbone)
     except _LengthUnknownError as request:
         lengths[request.node.name] = _length(backbone, tracer.graph, request.node, shape)
@@ -50,9 +51,19 @@ def trace_forward(
 
 def cannot_run(backbone: nn.Module, shape: Shape, error: Exception) -> CutError:
     """The error for images that the backbone does not take."""
+    reason, *_ = (str(error) or type(error).__name__).splitlines()
     return CutError(
-        f"{type(backbone).__name__} does not run on images {('B', *shape)}: {str(error).splitlines()[0]}\n"
+        f"{type(backbone).__name__} does not run on images {('B', *shape)}: {reason}\n"
         "Give input_size=, one number of pixels or (C, H, W), as it expects"
+    )
+
+
+def not_logits(backbone: nn.Module, output: object) -> CutError:
+    """The error for a backbone that returns something else than one tensor."""
+    return CutError(
+        f"{type(backbone).__name__}.forward returns a {type(output).__name__}, expected one tensor of "
+        "logits: hand over a module around it, whose forward picks them out, such as\n"
+        "    return self.network(images)['logits']"
     )
 
 

@@ -3,11 +3,13 @@
 import copy
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from abn.attention import AttentionBranch
 from abn.backbone import FETCHING, check_input_size, create_backbone, input_shape, replace_classifier
-from abn.cut import Parts, Splits, cut, splits_of
+from abn.cut import Parts, Splits, cut, keep_input, splits_of
 from abn.dry_run import device_of, dry_run, overwrites_input
 from abn.network import ABN
 from abn.perception import Mechanism, PerceptionBranch, check_mechanism
@@ -44,8 +46,8 @@ def wrap_backbone(
             A copy is trainable, even where the backbone is frozen.
         mechanism: ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
         input_size: Size of the images for which the backbone is cut: one number of pixels or (C, H, W).
-            Default: read off the backbone, see the example. It binds nothing: the network takes every
-            size that the backbone takes.
+            Default: read off the backbone, see the example. The network takes images of other sizes too
+            where the backbone does.
         **backbone_arguments: Passed to the library that builds a backbone by name, such as
             ``pretrained=True`` or ``in_chans=1`` for timm, ``weights="DEFAULT"`` for torchvision.
 
@@ -63,8 +65,10 @@ def wrap_backbone(
         >>> perception_logits.shape, attention_map.shape
         (torch.Size([2, 10]), torch.Size([2, 1, 10, 10]))
     """
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+        raise ValueError(f"num_classes is {num_classes!r}, expected a number of at least 1")
+    if split is not None and not isinstance(split, str):
+        raise ValueError(f"split is {split!r}, expected a name, such as find_splits lists")
     if not isinstance(stage, nn.Module) and stage not in ("copy", "none"):
         raise ValueError(f"stage is {stage!r}, expected 'copy', 'none' or a module")
     check_mechanism(mechanism)
@@ -155,6 +159,12 @@ def _own(backbone: nn.Module | str, arguments: dict[str, object]) -> nn.Module:
             f"backbone is a {type(backbone).__name__}, expected the network in it: hand over "
             f"backbone.{inner}, and distribute or compile what comes back"
         )
+    if isinstance(backbone, torch.jit.ScriptModule):
+        raise TypeError(
+            "backbone is a ScriptModule, which has no Python to trace: hand over the module behind it"
+        )
+    if any(isinstance(parameter, UninitializedParameter) for parameter in backbone.parameters()):
+        raise TypeError(f"{type(backbone).__name__} has lazy layers: run it once on images before wrapping")
     try:
         return copy.deepcopy(backbone)
     except Exception as error:  # the backbone is the user's own, and may fail in any way
@@ -181,8 +191,9 @@ def _stage(stage: nn.Module | Literal["copy", "none"], parts: Parts) -> nn.Modul
             overwrites = overwrites_input(stage, parts.features)
         except Exception as error:  # the stage is the user's own code, and may fail in any way
             raise ValueError(f"stage does not run, {expected}: {error}") from error
-        if output.ndim != 4:
-            raise ValueError(f"stage returns {('B', *output.shape[1:])}, {expected}")
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            shape = ("B", *output.shape[1:]) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise ValueError(f"stage returns {shape}, {expected}")
         if overwrites:
             raise ValueError(
                 "stage changes the features in place, expected it to leave them: clone them first"
@@ -190,5 +201,6 @@ def _stage(stage: nn.Module | Literal["copy", "none"], parts: Parts) -> nn.Modul
         return stage
     if stage == "none" or parts.stage is None:
         return None
+    keep_input(parts.stage, parts.features)
     copied = stride_one_copy(parts.stage, parts.features) or copy.deepcopy(parts.stage)
     return copied.requires_grad_(True)
