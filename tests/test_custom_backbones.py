@@ -322,7 +322,7 @@ def test_compiled_or_distributed_backbone_is_refused(wrapper, attribute):
 
 
 def test_scripted_backbone_is_refused():
-    with pytest.raises(TypeError, match="is a ScriptModule, .* hand over the module behind it"):
+    with pytest.raises(TypeError, match=r"is a ScriptModule, .* hand over the module behind it"):
         wrap_backbone(torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten())))
 
 
