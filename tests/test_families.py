@@ -1,0 +1,40 @@
+"""At least one model of every family in the table of coverage; `examples/coverage.py` does them all."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import build
+
+from abn import CutError, wrap_backbone
+from abn.backbone import input_shape
+from abn.dry_run import dry_run
+
+TABLE = Path(__file__).parent.parent / "docs" / "coverage.csv"
+
+
+def smallest_of_each_family() -> list[dict[str, str]]:
+    with TABLE.open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: float(row["parameters"].removesuffix(" M")))
+    smallest: dict[tuple[str, bool], dict[str, str]] = {}
+    for row in rows:
+        smallest.setdefault((row["family"], bool(row["split"])), row)
+    return sorted(smallest.values(), key=lambda row: row["model"])
+
+
+@pytest.mark.parametrize("row", smallest_of_each_family(), ids=lambda row: row["model"])
+def test_family_is_cut_as_the_table_says(row):
+    # Shapes alone count, so there need be no numbers; this one family computes with some when it is built.
+    with torch.device("cpu" if row["family"] == "torchvision/regnet" else "meta"):
+        backbone = build(row["model"])
+        if not row["split"]:
+            with pytest.raises(CutError, match="^" + re.escape(row["note"])):
+                wrap_backbone(backbone)
+            return
+        model = wrap_backbone(row["model"])
+    shape = input_shape(backbone, None)
+    assert model.config["split"] == row["split"]
+    assert "×".join(map(str, dry_run(model.feature_extractor, shape).shape[1:])) == row["features"]
+    assert "×".join(map(str, dry_run(model, shape).attention_map.shape[2:])) == row["map"]
