@@ -1,8 +1,9 @@
-"""At least one model of every family in the table of coverage; `examples/coverage.py` does them all."""
+"""One model of every family in the table of coverage; `examples/coverage.py` does them all."""
 
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,19 @@ def smallest_of_each_family() -> list[dict[str, str]]:
     return sorted(smallest.values(), key=lambda row: row["model"])
 
 
-@pytest.mark.parametrize("row", smallest_of_each_family(), ids=lambda row: row["model"])
+def cases() -> list[Any]:
+    rows = [
+        row for row in smallest_of_each_family() if row["family"] != "timm/sequencer"
+    ]  # LSTMs take minutes
+    return [
+        pytest.param(
+            row, id=row["model"], marks=[pytest.mark.slow] if row["family"].startswith("timm/") else []
+        )
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("row", cases())
 def test_family_is_cut_as_the_table_says(row):
     # Shapes alone count, so there need be no numbers; this one family computes with some when it is built.
     with torch.device("cpu" if row["family"] == "torchvision/regnet" else "meta"):
