@@ -176,7 +176,8 @@ class LogitsOnly(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classifies the images: (B, C, H, W) to ``perception_logits`` (B, K)."""
-        return self.model(images).perception_logits  # type: ignore[no-any-return]
+        output: ABNOutput = self.model(images)
+        return output.perception_logits
 
 
 def _check(images: Tensor) -> None:
