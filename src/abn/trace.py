@@ -84,9 +84,7 @@ def what_got_lost(backbone: nn.Module, graph: fx.Graph, other: Shape) -> str | N
 def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
     """A module that runs the graph on the backbone's submodules, under their own names."""
     part = fx.GraphModule(backbone, graph, class_name=name)
-    if isinstance(
-        getattr(part, TRAINING_FLAG, None), TrainingFlag
-    ):  # one per part, or freezing one part would switch the dropout of another
+    if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
         setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
     for module in part.modules():
         if type(module) is nn.Module:  # stands in for a container whose forward is now in the graph
@@ -196,10 +194,8 @@ def _is_batch_size(node: fx.Node) -> bool:
     if index != [0] or not isinstance(source, fx.Node):
         return False
     of_shape = node.target is operator.getitem and isinstance(source.meta.get("val"), torch.Size)
-    return (of_shape or node.target == "size") and (node.meta["val"], node.meta["other"]) == (
-        BATCH,
-        OTHER_BATCH,
-    )
+    sizes = node.meta["val"], node.meta["other"]
+    return (of_shape or node.target == "size") and sizes == (BATCH, OTHER_BATCH)
 
 
 def leads_with_batch(node: fx.Node) -> bool:
