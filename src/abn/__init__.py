@@ -3,9 +3,25 @@
 from abn import hub
 from abn.attention import AttentionBranch
 from abn.losses import ABNLoss
-from abn.models import abn_resnet18, abn_resnet34, abn_resnet50, abn_resnet101, abn_resnet152
+from abn.models import (
+    abn_cifar_densenet,
+    abn_cifar_resnet,
+    abn_cifar_resnext,
+    abn_cifar_wide_resnet,
+    abn_resnet18,
+    abn_resnet34,
+    abn_resnet50,
+    abn_resnet101,
+    abn_resnet152,
+    abn_se_resnet18,
+    abn_se_resnet34,
+    abn_se_resnet50,
+    abn_se_resnet101,
+    abn_se_resnet152,
+)
 from abn.network import ABN, ABNOutput, LogitsOnly
 from abn.perception import PerceptionBranch
+from abn.registry import create_model, list_models
 from abn.tracer import CutError
 from abn.wrap import find_splits, wrap_backbone
 
@@ -19,12 +35,23 @@ __all__ = [
     "CutError",
     "LogitsOnly",
     "PerceptionBranch",
+    "abn_cifar_densenet",
+    "abn_cifar_resnet",
+    "abn_cifar_resnext",
+    "abn_cifar_wide_resnet",
     "abn_resnet18",
     "abn_resnet34",
     "abn_resnet50",
     "abn_resnet101",
     "abn_resnet152",
+    "abn_se_resnet18",
+    "abn_se_resnet34",
+    "abn_se_resnet50",
+    "abn_se_resnet101",
+    "abn_se_resnet152",
+    "create_model",
     "find_splits",
     "hub",
+    "list_models",
     "wrap_backbone",
 ]

@@ -1,31 +1,23 @@
 """State dicts of the official code and ours, one into the other.
 
-The official code is ``machine-perception-robotics-group/attention_branch_network``; here its ImageNet
-ResNets, which :func:`abn.abn_resnet18` and its siblings build.
+The official code is ``machine-perception-robotics-group/attention_branch_network``; its networks are
+those that :mod:`abn.models` builds. For files there is :func:`abn.hub.convert`.
 """
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_PREFIXES = {  # theirs -> ours; of several that fit the longest counts
-    "": "feature_extractor.",
-    "att_layer4.": "attention_branch.stage.layer4.",
-    "bn_att.": "attention_branch.norm.",
-    "att_conv.": "attention_branch.response_conv.",
-    "bn_att2.": "attention_branch.response_norm.",
-    "att_conv2.": "attention_branch.classifier.",
-    "att_conv3.": "attention_branch.map_conv.",
-    "bn_att3.": "attention_branch.map_norm.",
-    "layer4.": "perception_branch.tail.layer4.",
-    "fc.": "perception_branch.tail.fc.",
-}
+from abn.layouts import LAYOUTS, Layout
+
 _WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 
 
 def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the entries of an official ResNet checkpoint for ``load_state_dict``.
+    """Renames the entries of an official checkpoint for ``load_state_dict``.
 
     The prefixes ``module.`` and ``_orig_mod.`` are taken off, and the ``num_batches_tracked`` that
     PyTorch 0.4 did not write are added. Nothing else is made up or left out: a missing or unknown entry
@@ -44,38 +36,98 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> model.load_state_dict(from_reference(official))
         <All keys matched successfully>
     """
-    plain = {_unwrapped(key): value for key, value in state_dict.items()}
-    if "att_conv.weight" not in plain:
-        raise ValueError(
-            f"the state dict has no 'att_conv.weight', but {list(state_dict)[:5]}, ...: expected the entry "
-            "'state_dict' of a checkpoint of the official code"
-        )
+    plain = unwrapped(state_dict)
+    layout = _official_layout(plain)
     for key in list(plain):
         if key.endswith(".running_var"):
             plain.setdefault(key.replace("running_var", "num_batches_tracked"), torch.tensor(0))
-    return {_renamed(key, _PREFIXES): value for key, value in plain.items()}
+    ours = {_renamed(key, layout.prefixes, layout.inner): value for key, value in plain.items()}
+    for key, value in ours.items():
+        if re.fullmatch(layout.pointwise, key) and value.ndim == 2:
+            ours[key] = value[:, :, None, None]
+    return ours
 
 
 def to_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the entries of our ResNets for the official code. The inverse of :func:`from_reference`.
+    """Renames the entries of our networks for the official code. The inverse of :func:`from_reference`.
 
     Raises:
-        ValueError: If an entry is not one of an ``abn_resnet*``.
+        ValueError: If it is not the state dict of one of the networks that the official code has, which
+            are those that :mod:`abn.models` builds with a copied stage.
     """
-    back = {ours: theirs for theirs, ours in _PREFIXES.items()}
-    plain = {_unwrapped(key): value for key, value in state_dict.items()}
-    unknown = [key for key in plain if not key.startswith(tuple(back))]
-    if unknown:
-        raise ValueError(f"unknown entries {unknown[:5]}, expected the state dict of an abn_resnet*")
-    return {_renamed(key, back): value for key, value in plain.items()}
+    plain = unwrapped(state_dict)
+    layout = next((layout for layout in LAYOUTS if layout.mark in plain), None)
+    beginnings = () if layout is None else tuple(layout.prefixes.values())
+    unknown = [key for key in plain if not key.startswith(beginnings)]
+    if layout is None or unknown:
+        raise ValueError(
+            f"unknown entries {unknown[:5]}, expected the state dict of a network that the official code "
+            "has, such as an abn_resnet50"
+        )
+    theirs = {}
+    for key, value in plain.items():
+        official = value.flatten(1) if re.fullmatch(layout.pointwise, key) else value
+        theirs[_renamed(key, _inverse(layout.prefixes), _inverse(layout.inner))] = official
+    return theirs
 
 
-def _unwrapped(key: str) -> str:
-    while key.startswith(_WRAPPERS):
-        key = key.split(".", 1)[1]
-    return key
+def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
+    """Reads off the keys and shapes of an official checkpoint which network it belongs to.
+
+    Args:
+        state_dict: As for :func:`from_reference`.
+
+    Returns:
+        Name and arguments for :func:`abn.create_model`.
+
+    Raises:
+        ValueError: If it is not one of an attention branch network of the official code.
+
+    Example:
+        >>> from abn import create_model
+        >>> model = create_model("abn_cifar_wide_resnet", depth=10, widen_factor=2)
+        >>> architecture(to_reference(model.state_dict()))[1]
+        {'depth': 10, 'widen_factor': 2, 'num_classes': 10, 'in_channels': 3}
+    """
+    shapes = {key: tuple(value.shape) for key, value in unwrapped(state_dict).items()}
+    try:
+        return _official_layout(shapes).architecture(shapes)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"the state dict is not complete, expected that of a network of the official code: {error!r}"
+        ) from error
 
 
-def _renamed(key: str, prefixes: Mapping[str, str]) -> str:
+def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries without the prefixes that DataParallel and ``torch.compile`` put before their names."""
+
+    def plain(key: str) -> str:
+        while key.startswith(_WRAPPERS):
+            key = key.split(".", 1)[1]
+        return key
+
+    return {plain(key): value for key, value in state_dict.items()}
+
+
+def _official_layout(state_dict: Mapping[str, object]) -> Layout:
+    layout = next((layout for layout in LAYOUTS if layout.official_mark in state_dict), None)
+    if layout is None or "att_conv.weight" not in state_dict:
+        raise ValueError(
+            f"the state dict holds {list(state_dict)[:5]}, ..., expected that of an attention branch network "
+            "of the official code: 'att_conv.weight' and, by family, 'att_layer4...', 'att_layer3...', "
+            "'att_dense3...', 'att_block3...' or 'stage_att...'"
+        )
+    return layout
+
+
+def _renamed(key: str, prefixes: Mapping[str, str], inner: Mapping[str, str]) -> str:
     prefix = max((p for p in prefixes if key.startswith(p)), key=len)
-    return prefixes[prefix] + key.removeprefix(prefix)
+    key = prefixes[prefix] + key.removeprefix(prefix)
+    if not inner:
+        return key
+    names = "|".join(map(re.escape, inner))  # behind the number of a block
+    return re.sub(rf"(?<=\d\.)({names})(?=\.)", lambda match: inner[match[1]], key)
+
+
+def _inverse(names: Mapping[str, str]) -> dict[str, str]:
+    return {ours: theirs for theirs, ours in names.items()}

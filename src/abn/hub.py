@@ -1,30 +1,77 @@
-"""Loading networks that were saved by name."""
+"""Loading networks: published ones by name, and all others from files, directories and addresses."""
 
+import difflib
+import functools
+import hashlib
 import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from safetensors.torch import load_model
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
-from abn.backbone import FETCHING
+from abn.checkpoint import CheckpointError
+from abn.convert import to_reference
+from abn.download import DownloadError, cached
 from abn.network import ABN
-from abn.saving import CONFIG, UNSAVED, WEIGHTS
-from abn.wrap import wrap_backbone
+from abn.published import PUBLISHED, Published, Weights
+from abn.saving import CONFIG, WEIGHTS, replacing
+from abn.stored import built, check_fit, contents
+
+__all__ = ["CheckpointError", "DownloadError", "available", "convert", "load"]
+
+_logger = logging.getLogger(__name__)
 
 
-def load(directory: str | Path) -> ABN:
-    """Loads a network from a directory that :meth:`abn.ABN.save_pretrained` wrote.
+def available() -> Published:
+    """Lists the published weights that :func:`load` knows by name.
 
-    Nothing is unpickled, and nothing is downloaded: the backbone is built with random weights, all of which
-    are replaced by those of the directory.
+    Returns:
+        One :class:`abn.published.Weights` per entry. Prints as a table.
+
+    Example:
+        >>> [entry.name for entry in available() if entry.dataset == "ImageNet"]
+        ['abn_resnet50', 'abn_resnet101', 'abn_resnet152', 'abn_resnet50_mirror']
+    """
+    return PUBLISHED
+
+
+def load(source: str | Path, *, num_classes: int | None = None, progress: bool = True) -> ABN:
+    """Loads a network with its weights.
+
+    Which network it is, is read from its configuration, if this library wrote it, and off the names and
+    shapes of the weights otherwise. Nothing is unpickled, and a file either fits in full or is refused.
+
+    Args:
+        source: One of
+
+            - the name of published weights, see :func:`available`; they are fetched once, into
+              ``torch.hub.get_dir()/abn``,
+            - the path of a checkpoint of the official code, as its trainer wrote it or its state dict
+              alone, or of a network that :func:`abn.create_model` builds: ``.pth.tar``, ``.pth``,
+              ``.safetensors``,
+            - a directory that :meth:`abn.ABN.save_pretrained` wrote,
+            - the address of such a file, ``https://...``, fetched once like those by name,
+            - ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``, a repository of the Hugging Face Hub
+              that :meth:`abn.ABN.push_to_hub` made.
+        num_classes: Another number of classes than the weights are for. The weights as wide as that number
+            start anew, and are named in a warning of the logger ``abn.hub``; all others are kept.
+        progress: Shows a bar during a download.
 
     Returns:
         The network in evaluation mode, on the CPU, in the default floating-point type.
 
     Raises:
-        FileNotFoundError: If the directory does not hold ``config.json`` and ``model.safetensors``.
-        ValueError: If the configuration is not one that ``save_pretrained`` writes, or does not build a
-            network with the versions of torchvision and timm at hand.
-        RuntimeError: If a weight is missing, left over, or of another shape; all such are named.
+        CheckpointError: If a file is no checkpoint, or its weights are not those of its network; all that are
+            missing, left over or of another shape are named. A ``ValueError``.
+        DownloadError: If a file cannot be fetched. Says where to get and put it by hand. An ``OSError``.
+        FileNotFoundError: If there is no such file, or a directory lacks one.
+        ValueError: If the number of classes is not one, or a configuration builds no network with the
+            versions of torchvision and timm at hand.
 
     Example:
         >>> import tempfile
@@ -32,30 +79,119 @@ def load(directory: str | Path) -> ABN:
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     abn_resnet18(num_classes=10).save_pretrained(directory)
         ...     model = load(directory)
-        >>> model.config["backbone"], model.config["split"]
-        ('torchvision/resnet18', 'layer3')
+        >>> model.config
+        {'model': 'abn_resnet18', 'num_classes': 10}
     """
-    directory = Path(directory)
-    missing = [name for name in (CONFIG, WEIGHTS) if not (directory / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{directory} holds no {' and no '.join(missing)}, expected what save_pretrained() writes"
-        )
-    config = json.loads((directory / CONFIG).read_text())
-    if not isinstance(config, dict) or not isinstance(config.get("backbone"), str):
-        raise ValueError(
-            f"{directory / CONFIG} names no backbone, expected what save_pretrained() writes: "
-            '{"backbone": "timm/...", ...}'
-        )
-    if refused := (FETCHING | UNSAVED).intersection(config):
-        raise ValueError(
-            f"{directory / CONFIG} asks for {sorted(refused)}, but all weights are in {WEIGHTS}: remove them"
-        )
-    if isinstance(config.get("input_size"), list):
-        config["input_size"] = tuple(config["input_size"])  # JSON knows no tuples
-    try:
-        model = wrap_backbone(**config)
-    except Exception as error:  # the library that builds the backbone may fail in any way
-        raise ValueError(f"{directory / CONFIG} does not build a network: {error}") from error
-    load_model(model, directory / WEIGHTS)
+    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+        raise ValueError(f"num_classes is {num_classes!r}, expected a number of at least 1")
+    path = _located(source, progress)
+    config, weights = contents(path)
+    model = built(config if num_classes is None else {**config, "num_classes": num_classes}, path)
+    fresh = model.state_dict()
+    anew = _class_wide(weights, fresh) if num_classes is not None else []
+    weights |= {key: fresh[key] for key in anew}
+    check_fit(weights, fresh, path, model.config)
+    model.load_state_dict(weights)
+    if anew:
+        _logger.warning("%s: started anew for %d classes: %s", path, num_classes, ", ".join(anew))
     return model.eval()
+
+
+def convert(source: str | Path, destination: str | Path) -> None:
+    """Rewrites a file of weights: from the official code's to this library's, and back.
+
+    Also as ``python -m abn convert SOURCE DESTINATION``. A conversion there and back changes no weight.
+
+    Args:
+        source: A file or a directory, as for :func:`load`.
+        destination: ``.safetensors`` writes our names, and beside the weights how to build the network;
+            ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
+            epoch 0, with any version of PyTorch.
+
+    Raises:
+        CheckpointError: As in :func:`load`.
+        FileNotFoundError: If there is no such source.
+        ValueError: If the destination's name ends otherwise, or the official code has no such network.
+    """
+    destination = Path(destination)
+    if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt"):
+        raise ValueError(
+            f"destination is {destination}, expected a name in .safetensors, .pth.tar, .pth or .pt"
+        )
+    path = _located(source)
+    config, weights = contents(path)
+    with torch.device("meta"):
+        check_fit(weights, built(config, path).state_dict(), path, config)
+    if destination.suffix == ".safetensors":
+        with replacing(destination) as file:
+            save_file(
+                {key: value.contiguous() for key, value in weights.items()},
+                file,
+                {"format": "pt", "config": json.dumps(config)},
+            )
+        return
+    checkpoint = _official_checkpoint(to_reference(weights))
+    with replacing(destination) as file:
+        torch.save(checkpoint, file, _use_new_zipfile_serialization=False)  # PyTorch 0.4 reads no other
+
+
+def _located(source: str | Path, progress: bool = True) -> Path:
+    """The file or directory on this machine, fetched if need be."""
+    if isinstance(source, str):
+        entry = next((entry for entry in PUBLISHED if entry.name == source), None)
+        if entry is not None:
+            check = functools.partial(_check_published, entry)
+            name = f"{entry.name}.pth.tar"
+            return cached(entry.page, name, check=check, sha256=entry.sha256, progress=progress)
+        if source.startswith(("https://", "http://")):
+            digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+            name = f"{digest}-{Path(urlsplit(source).path).name}"  # files of one name from two addresses
+            return cached(source, name, check=contents, progress=progress)
+        if source.startswith("hf-hub:"):
+            from huggingface_hub import snapshot_download  # needed by few, and slow to import
+
+            repo_id, _, revision = source.removeprefix("hf-hub:").partition("@")
+            return Path(
+                snapshot_download(repo_id, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS])
+            )
+    path = Path(source).expanduser()
+    if not path.exists():
+        similar = difflib.get_close_matches(str(source), [entry.name for entry in PUBLISHED])
+        hint = f"similar: {', '.join(similar)}" if similar else "see abn.hub.available()"
+        raise FileNotFoundError(f"there is no file {path}, and no published weights of this name; {hint}")
+    return path
+
+
+def _class_wide(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """The weights whose shape differs in the number of classes, and in nothing else."""
+    responses = "attention_branch.response_norm.weight"  # one per class
+    if responses not in weights or responses not in expected:
+        return []
+    classes = (len(weights[responses]), len(expected[responses]))
+
+    def differs_in_classes(key: str) -> bool:
+        sizes = list(zip(weights[key].shape, expected[key].shape, strict=False))
+        same_length = weights[key].ndim == expected[key].ndim
+        changed = [pair for pair in sizes if pair[0] != pair[1]]
+        return same_length and bool(changed) and all(pair == classes for pair in changed)
+
+    return [key for key in weights.keys() & expected.keys() if differs_in_classes(key)]
+
+
+def _check_published(entry: Weights, path: Path) -> None:
+    config, _ = contents(path)
+    if config.get("model") != entry.model:
+        raise CheckpointError(f"{path} holds the weights of {config}, expected those of {entry.model}")
+
+
+def _official_checkpoint(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the official trainer resumes from: DataParallel's names, and SGD before its first step."""
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    parameters = [torch.nn.Parameter(v) for key, v in state_dict.items() if not key.endswith(buffers)]
+    return {
+        "epoch": 0,
+        "state_dict": {f"module.{key}": value for key, value in state_dict.items()},
+        "acc": 0.0,
+        "best_acc": 0.0,
+        "optimizer": torch.optim.SGD(parameters, lr=0.1, momentum=0.9).state_dict(),
+    }

@@ -24,9 +24,9 @@ def save(model: nn.Module, config: dict[str, Any] | None, directory: Path) -> No
     """
     text = _json(config)
     directory.mkdir(parents=True, exist_ok=True)
-    with _replacing(directory / WEIGHTS) as path:
-        save_model(model, str(path), metadata={"format": "pt"})
-    with _replacing(directory / CONFIG) as path:
+    with replacing(directory / WEIGHTS) as path:
+        save_model(model, str(path), metadata={"format": "pt", "config": text})
+    with replacing(directory / CONFIG) as path:
         path.write_text(text)
 
 
@@ -70,7 +70,7 @@ def _json(config: dict[str, Any] | None) -> str:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A file to write to, which takes the place of ``path`` in one step once it is complete."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)

@@ -9,9 +9,11 @@ from typing import Any
 from torchvision.models import WeightsEnum
 
 from abn.network import ABN
+from abn.registry import register_model
 from abn.wrap import wrap_backbone
 
 
+@register_model
 def abn_resnet18(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
     """ResNet-18 with an attention branch.
 
@@ -25,21 +27,25 @@ def abn_resnet18(*, weights: WeightsEnum | str | None = None, progress: bool = T
     return _abn_resnet("resnet18", weights, progress, **kwargs)
 
 
+@register_model
 def abn_resnet34(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
     """ResNet-34 with an attention branch. Arguments as for :func:`abn_resnet18`."""
     return _abn_resnet("resnet34", weights, progress, **kwargs)
 
 
+@register_model
 def abn_resnet50(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
     """ResNet-50 with an attention branch. Arguments as for :func:`abn_resnet18`."""
     return _abn_resnet("resnet50", weights, progress, **kwargs)
 
 
+@register_model
 def abn_resnet101(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
     """ResNet-101 with an attention branch. Arguments as for :func:`abn_resnet18`."""
     return _abn_resnet("resnet101", weights, progress, **kwargs)
 
 
+@register_model
 def abn_resnet152(*, weights: WeightsEnum | str | None = None, progress: bool = True, **kwargs: Any) -> ABN:
     """ResNet-152 with an attention branch. Arguments as for :func:`abn_resnet18`."""
     return _abn_resnet("resnet152", weights, progress, **kwargs)

@@ -1,0 +1,148 @@
+"""Reading the weights out of a file that may be damaged, or made to do harm: nothing is unpickled."""
+
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from abn.convert import unwrapped
+
+
+class CheckpointError(ValueError):
+    """A file that holds no weights, or not those of the network that they should be of."""
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a state dict from a safetensors file, or from one that ``torch.save`` wrote, of any age.
+
+    Of a checkpoint of a trainer, the entry ``"state_dict"`` or ``"model_state_dict"`` is taken. The prefixes
+    ``module.`` and ``_orig_mod.`` are taken off the names.
+
+    Returns:
+        The tensors by name, and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: If the file is damaged, claims to be larger than it is, or holds anything but
+            tensors of numbers.
+        FileNotFoundError: If there is no such file.
+
+    Warns:
+        UserWarning: If weights are NaN or infinite.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a directory, expected a file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise CheckpointError(f"{path} is empty, expected a checkpoint")
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise CheckpointError(
+            f"{path} is a web page, expected a checkpoint: it came in place of the file, which may still be "
+            "had by opening the same address in a browser"
+        )
+    metadata: dict[str, str] = {}
+    if head[8:9] == b"{":
+        content, metadata = _read_safetensors(path)
+    else:
+        content = _read_pickle(path, size)
+    state_dict = _state_dict(content, path)
+    _check(state_dict, path, size)
+    return state_dict, metadata
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    except Exception as error:  # safetensors raises errors of several kinds
+        raise CheckpointError(f"{path} is damaged or cut short: {error}") from error
+    for name, kept in metadata.items():  # weights with two names, of which safetensors writes one
+        if kept in tensors:
+            tensors.setdefault(name, tensors[kept])
+    return tensors, metadata
+
+
+def _read_pickle(path: Path, size: int) -> Any:
+    """What ``torch.save`` wrote, if it consists of tensors, numbers, texts, lists and dicts."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > size:  # torch.save does not compress
+            raise CheckpointError(
+                f"{path} has {size} bytes, but claims to unpack to {unpacked}, which nothing that torch.save "
+                "wrote does"
+            )
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises errors of many kinds
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and foreign:
+            raise CheckpointError(
+                f"{path} holds an object, {foreign[1]}, that only code in the file could restore. It was not "
+                "run. Ask whoever made the file for its weights alone: "
+                "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
+            ) from None
+        raise CheckpointError(
+            f"{path} is damaged, cut short or no checkpoint: {str(error).splitlines()[0] or repr(error)}"
+        ) from error
+
+
+def _numpy_scalars() -> list[Any]:
+    """What it takes to read the accuracies that trainers keep as NumPy scalars."""
+    scalar = np.float64(0).__reduce__()[0]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since NumPy 2
+    numbers = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    return [
+        *((scalar, f"{module}.scalar") for module in modules),
+        np.dtype,
+        *(type(np.dtype(number)) for number in numbers),
+    ]
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    for entry in ("state_dict", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(entry), dict):
+            content = content[entry]
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a state dict")
+    others = [
+        key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
+    if others:
+        raise CheckpointError(
+            f"{path} holds {_listed(others)}, expected tensors alone, or under 'state_dict'"
+        )
+    return unwrapped(content)
+
+
+def _check(state_dict: dict[str, Tensor], path: Path, size: int) -> None:
+    """Refuses what is no plain array of numbers, before anything is computed with it."""
+    odd = [
+        f"{key} ({value.dtype}, {value.layout}, {value.device})"
+        for key, value in state_dict.items()
+        if value.layout != torch.strided
+        or value.device.type != "cpu"
+        or not (value.dtype.is_floating_point or key.endswith("num_batches_tracked"))
+    ]
+    if odd:
+        raise CheckpointError(f"{path} holds {_listed(odd)}, expected floating-point weights")
+    claimed = sum(value.numel() * value.element_size() for value in state_dict.values())
+    if claimed > size:
+        raise CheckpointError(f"{path} has {size} bytes, but claims to hold {claimed} bytes of weights")
+    broken = [key for key, value in state_dict.items() if not value.isfinite().all()]
+    if broken:
+        warnings.warn(f"{path} holds NaN or infinite weights: {_listed(broken)}", stacklevel=2)
+
+
+def _listed(names: list[Any]) -> str:
+    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,119 @@
+"""Fetching files into the cache: whole or not at all, once, and unchanged ever after."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from abn.saving import replacing
+
+_WEIGHTS = (".pth.tar", ".pth", ".pt", ".safetensors")
+
+
+class DownloadError(OSError):
+    """A file that could not be fetched. Says which page to open by hand, and where to put the file."""
+
+
+def cached(
+    page: str,
+    name: str,
+    *,
+    check: Callable[[Path], object],
+    sha256: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """The file of this page in the cache, ``torch.hub.get_dir()/abn``, fetched if it is not there yet.
+
+    The digest of a file is recorded when it is first seen, also of one that was put there by hand.
+
+    Args:
+        page: A folder or a file of Google Drive, or the address of a file.
+        name: Of the file in the cache.
+        check: Raises a ValueError if a file is not what it should be; called before a file enters the
+            cache.
+        sha256: Digest that the file must have.
+        progress: Shows a bar.
+
+    Raises:
+        DownloadError: If the file cannot be fetched, or is not what ``check`` expects.
+        ValueError: If the file in the cache has another digest than it should.
+    """
+    path = Path(torch.hub.get_dir()) / "abn" / name
+    record = path.with_name(f"{name}.sha256")
+    try:
+        if not (path.exists() and record.exists()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f"{name}.lock")):  # another process may be fetching it
+                if not path.exists():
+                    _fetch_whole(page, path, check, sha256, progress)
+                with replacing(record) as file:
+                    file.write_text(_digest(path))
+        expected, digest = sha256 or record.read_text().strip(), _digest(path)
+    except DownloadError:
+        raise
+    except OSError as error:
+        raise _failure(page, path, str(error)) from error
+    if digest != expected:
+        raise ValueError(
+            f"{path} has the SHA-256 {digest}, expected {expected}: it has changed since it was fetched. "
+            f"Delete it and {record.name} to fetch it again"
+        )
+    return path
+
+
+def _fetch_whole(
+    page: str, path: Path, check: Callable[[Path], object], sha256: str | None, progress: bool
+) -> None:
+    temporary = path.with_name(f".{path.name}.part")  # one name, so that what a killed process left goes too
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        _fetch(page, temporary / path.name, progress)
+        check(temporary / path.name)
+        if sha256 not in (None, digest := _digest(temporary / path.name)):
+            raise ValueError(f"its SHA-256 is {digest}, expected {sha256}")
+        with (temporary / path.name).open("rb") as file:
+            os.fsync(file.fileno())
+        (temporary / path.name).replace(path)
+    except Exception as error:  # gdown, requests and urllib raise errors of many kinds
+        reason = str(error).replace(f"{temporary / path.name}", "what came") or repr(error)
+        raise _failure(page, path, reason) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fetch(page: str, path: Path, progress: bool) -> None:
+    """Downloads from Google Drive or any other address; a connection that is cut is taken up again."""
+    import gdown  # needed by few, and slow to import
+
+    settings: Any = {"use_cookies": False, "timeout": 60, "retries": 3}
+    if "drive.google.com/drive/folders/" in page:
+        listed: Any = gdown.download_folder(url=page, skip_download=True, quiet=True, **settings)
+        names = [file.path for file in listed]
+        files = [file.id for file in listed if file.path.endswith(_WEIGHTS)]
+        if len(files) != 1:
+            raise ValueError(f"the folder holds {names}, expected one file of weights")
+        gdown.download(id=files[0], output=str(path), quiet=not progress, **settings)
+    else:
+        gdown.download(url=page, output=str(path), quiet=not progress, **settings)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _failure(page: str, path: Path, reason: str) -> DownloadError:
+    return DownloadError(
+        f"{path.name} could not be fetched: {reason}\n"
+        f"Open {page} in a browser, save the file as {path}, and try again; or hand the path of the file to "
+        "abn.hub.load()"
+    )

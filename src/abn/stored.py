@@ -1,0 +1,101 @@
+"""A stored network: what a file or directory tells of how to build it, and its weights."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from abn.backbone import FETCHING
+from abn.checkpoint import CheckpointError, read_checkpoint
+from abn.convert import architecture, from_reference, to_reference
+from abn.network import ABN
+from abn.registry import create_model
+from abn.saving import CONFIG, UNSAVED, WEIGHTS
+from abn.wrap import wrap_backbone
+
+
+def contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads how to build the network, and its weights under our names.
+
+    Where no configuration says the former, it is read off the names and shapes of the weights.
+
+    Raises:
+        CheckpointError: If a file is no checkpoint, or that of no known network.
+        FileNotFoundError: If a directory lacks one of its two files.
+        ValueError: If the configuration is not one that this library writes.
+    """
+    if path.is_dir():
+        missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{path} holds no {' and no '.join(missing)}, expected what save_pretrained() writes"
+            )
+        config = (path / CONFIG).read_text()
+        weights, _ = read_checkpoint(path / WEIGHTS)
+        return _configuration(config, path / CONFIG), weights
+    weights, metadata = read_checkpoint(path)
+    if "config" in metadata:
+        return _configuration(metadata["config"], path), weights
+    try:
+        official = weights if "att_conv.weight" in weights else to_reference(weights)
+        model, arguments = architecture(official)
+    except ValueError as error:
+        raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
+    return {"model": model, **arguments}, from_reference(official)
+
+
+def built(config: dict[str, Any], path: Path) -> ABN:
+    """Builds the network of a configuration.
+
+    Raises:
+        ValueError: If the configuration, from this path, builds none.
+    """
+    arguments = dict(config)
+    name = arguments.pop("model", None)
+    try:
+        model = wrap_backbone(**arguments) if name is None else create_model(name, **arguments)
+    except Exception as error:  # the library that builds the backbone may fail in any way
+        raise ValueError(f"{path} does not build a network: {error}") from error
+    if not isinstance(model, ABN):
+        raise ValueError(f"{path} asks for {name}, expected a network with an attention branch")
+    return model
+
+
+def check_fit(
+    weights: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    path: Path,
+    config: Mapping[str, Any] | None,
+) -> None:
+    """Raises a CheckpointError that names every weight which is missing, left over or of another shape."""
+    faults = {
+        "missing": [key for key in expected if key not in weights],
+        "not part of it": [key for key in weights if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(weights[key].shape)}, expected {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in weights and weights[key].shape != value.shape
+        ],
+    }
+    lines = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
+    if lines:
+        raise CheckpointError("\n".join([f"{path} does not hold the weights of {config}", *lines]))
+
+
+def _configuration(text: str, path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict) or not ("model" in config or isinstance(config.get("backbone"), str)):
+        raise ValueError(
+            f"{path} names neither a model nor a backbone, expected what save_pretrained() writes: "
+            '{"model": "abn_resnet50", ...} or {"backbone": "timm/...", ...}'
+        )
+    if refused := (FETCHING | UNSAVED).intersection(config):
+        raise ValueError(f"{path} asks for {sorted(refused)}, but all weights are in {WEIGHTS}: remove them")
+    if isinstance(config.get("input_size"), list):
+        config["input_size"] = tuple(config["input_size"])  # JSON knows no tuples
+    return config
