@@ -1,4 +1,4 @@
-"""With the official code's weights, our ResNets compute what the official code computes.
+"""With the official code's weights, our networks compute what the official code computes.
 
 A case is a JSON file with the official keys and shapes and an NPZ file with the outputs of the official
 code, in evaluation mode, for the weights and images that `reference_fill.py` makes from them.
@@ -13,25 +13,42 @@ import reference_fill
 import torch
 
 import abn
-from abn.convert import from_reference, to_reference
+from abn.convert import architecture, from_reference, to_reference
 
 DATA = Path(__file__).parent / "data"
+CASES = {
+    "imagenet_resnet18": ("abn_resnet18", {}),
+    "imagenet_resnet50": ("abn_resnet50", {}),
+    "imagenet_resnet152": ("abn_resnet152", {}),
+    "imagenet_se_resnet18": ("abn_se_resnet18", {}),
+    "imagenet_se_resnet50": ("abn_se_resnet50", {}),
+    "cifar_resnet20": ("abn_cifar_resnet", {"depth": 20}),
+    "cifar_resnet110": ("abn_cifar_resnet", {"depth": 110}),
+    "cifar_densenet100_k12": ("abn_cifar_densenet", {"depth": 100, "growth_rate": 12, "compression": 0.5}),
+    "cifar_wrn16_4": ("abn_cifar_wide_resnet", {"depth": 16, "widen_factor": 4}),
+    "cifar_wrn28_10": ("abn_cifar_wide_resnet", {"depth": 28, "widen_factor": 10}),
+    "cifar_resnext29_8x64d": ("abn_cifar_resnext", {"depth": 29, "cardinality": 8, "base_width": 64}),
+}
+
+
+def description(case: str) -> dict:
+    return json.loads((DATA / f"{case}.json").read_text())
 
 
 def official_weights(case: str) -> dict[str, torch.Tensor]:
-    keys = json.loads((DATA / f"{case}.json").read_text())["keys"]
+    keys = description(case)["keys"]
     return {key: torch.from_numpy(value) for key, value in reference_fill.state_dict(keys).items()}
 
 
-@pytest.mark.parametrize("depth", [18, 50, 152])
-def test_outputs_equal_those_of_the_official_code(depth):
-    case = f"imagenet_resnet{depth}"
-    description = json.loads((DATA / f"{case}.json").read_text())
-    model = getattr(abn, f"abn_resnet{depth}")().eval()
-    model.load_state_dict(from_reference(official_weights(case)))
-    assert sum(parameter.numel() for parameter in model.parameters()) == description["parameters"]
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_equal_those_of_the_official_code(case):
+    official = official_weights(case)
+    name, arguments = architecture(official)
+    model = abn.create_model(name, **arguments).eval()
+    model.load_state_dict(from_reference(official))
+    assert sum(parameter.numel() for parameter in model.parameters()) == description(case)["parameters"]
 
-    images = torch.from_numpy(reference_fill.images(description["input_shape"]))
+    images = torch.from_numpy(reference_fill.images(description(case)["input_shape"]))
     with torch.inference_mode():
         output = model(images)
 
@@ -42,8 +59,59 @@ def test_outputs_equal_those_of_the_official_code(depth):
         assert np.abs(ours.numpy() - theirs).max() / theirs.std() <= 1e-4, name
 
 
-def test_conversion_there_and_back_changes_nothing():
-    official = official_weights("imagenet_resnet18")
+@pytest.mark.parametrize("case", CASES)
+def test_architecture_is_read_off_the_shapes(case):
+    with torch.device("meta"):
+        official = {key: torch.empty(shape) for key, shape in description(case)["keys"].items()}
+    name, arguments = CASES[case]
+    num_classes = description(case)["arguments"].get("num_classes", 1000)
+    in_channels = {} if "imagenet" in case else {"in_channels": 3}
+    assert architecture(official) == (name, {**arguments, "num_classes": num_classes, **in_channels})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("abn_resnet34", {}),
+        pytest.param("abn_resnet101", {}, marks=pytest.mark.slow),
+        ("abn_se_resnet34", {}),
+        pytest.param("abn_se_resnet101", {}, marks=pytest.mark.slow),
+        pytest.param("abn_se_resnet152", {}, marks=pytest.mark.slow),
+        ("abn_cifar_resnet", {"depth": 8, "in_channels": 1}),
+        ("abn_cifar_resnet", {"depth": 38, "in_channels": 4}),
+        ("abn_cifar_resnet", {"depth": 44, "in_channels": 3}),
+        ("abn_cifar_densenet", {"depth": 10, "growth_rate": 7, "compression": 0.5, "in_channels": 3}),
+        ("abn_cifar_wide_resnet", {"depth": 10, "widen_factor": 1, "in_channels": 3}),
+        ("abn_cifar_wide_resnet", {"depth": 22, "widen_factor": 8, "in_channels": 1}),
+        ("abn_cifar_resnext", {"depth": 11, "cardinality": 1, "base_width": 4, "in_channels": 3}),
+        ("abn_cifar_resnext", {"depth": 20, "cardinality": 16, "base_width": 24, "in_channels": 2}),
+    ],
+)
+def test_other_depths_and_widths_go_both_ways(name, arguments):
+    arguments = {**arguments, "num_classes": 7}
+    with torch.device("meta"):
+        model = abn.create_model(name, **arguments)
+    official = to_reference(model.state_dict())
+    assert architecture(official) == (name, arguments)
+    shapes = {key: value.shape for key, value in from_reference(official).items()}
+    assert shapes == {key: value.shape for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("compression", [0.17, 1 / 3, 0.5, 0.7, 1.0])
+def test_compression_is_read_as_one_that_makes_the_same_network(compression):
+    with torch.device("meta"):
+        model = abn.abn_cifar_densenet(10, 7, compression=compression)
+        name, arguments = architecture(to_reference(model.state_dict()))
+        again = abn.create_model(name, **arguments)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in again.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "case", ["imagenet_resnet18", "imagenet_se_resnet18", "cifar_resnet20", "cifar_wrn16_4"]
+)
+def test_conversion_there_and_back_changes_nothing(case):
+    official = official_weights(case)
     back = to_reference(from_reference(official))
     assert back.keys() == official.keys()
     assert all(torch.equal(back[key], value) for key, value in official.items())
@@ -51,34 +119,60 @@ def test_conversion_there_and_back_changes_nothing():
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
 def test_prefixes_of_wrappers_are_taken_off(prefix):
-    official = official_weights("imagenet_resnet18")
+    official = official_weights("cifar_resnet20")
     wrapped = {prefix + key: value for key, value in official.items()}
-    abn.abn_resnet18().load_state_dict(from_reference(wrapped))
+    name, arguments = architecture(wrapped)
+    abn.create_model(name, **arguments).load_state_dict(from_reference(wrapped))
 
 
 def test_missing_batch_counts_of_old_pytorch_are_tolerated():
-    official = official_weights("imagenet_resnet18")
+    official = official_weights("cifar_resnet20")
     old = {key: value for key, value in official.items() if not key.endswith("num_batches_tracked")}
     assert len(old) < len(official)
-    abn.abn_resnet18().load_state_dict(from_reference(old))
+    abn.abn_cifar_resnet(20, num_classes=100).load_state_dict(from_reference(old))
 
 
-@pytest.mark.parametrize("key", ["conv1.weight", "att_layer4.0.bn1.running_mean", "bn_att3.bias", "fc.bias"])
+@pytest.mark.parametrize("key", ["conv1.weight", "att_layer3.0.bn1.running_mean", "bn_att3.bias", "fc.bias"])
 def test_other_missing_entries_are_not_tolerated(key):
-    official = official_weights("imagenet_resnet18")
+    official = official_weights("cifar_resnet20")
     del official[key]
     with pytest.raises(RuntimeError, match="Missing key"):
-        abn.abn_resnet18().load_state_dict(from_reference(official))
+        abn.abn_cifar_resnet(20, num_classes=100).load_state_dict(from_reference(official))
 
 
 def test_unknown_entries_are_not_tolerated():
-    official = official_weights("imagenet_resnet18") | {"att_conv4.weight": torch.zeros(1)}
+    official = official_weights("cifar_resnet20") | {"att_conv4.weight": torch.zeros(1)}
     with pytest.raises(RuntimeError, match=r"Unexpected key.*att_conv4\.weight"):
-        abn.abn_resnet18().load_state_dict(from_reference(official))
+        abn.abn_cifar_resnet(20, num_classes=100).load_state_dict(from_reference(official))
 
 
 def test_checkpoint_of_another_network_is_refused():
-    with pytest.raises(ValueError, match=r"no 'att_conv.weight', but \['epoch', 'state_dict'\]"):
-        from_reference({"epoch": 90, "state_dict": {}})
+    with pytest.raises(ValueError, match=r"holds \['epoch', 'state_dict'\], .* expected"):
+        from_reference({"epoch": torch.zeros(1), "state_dict": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"unknown entries \['conv1.weight'\]"):
         to_reference({"conv1.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trans1.conv1.weight": None}, "not complete.*trans1.conv1.weight"),
+        ({"trans2.conv1.weight": (99, 300, 1, 1)}, "no compression makes"),
+        ({"att_conv2.weight": (7, 8, 1, 1)}, "expected one number of classes"),
+        ({"conv1.weight": ()}, "not complete"),
+    ],
+)
+def test_shapes_that_make_no_sense_are_refused(change, message):
+    shapes = description("cifar_densenet100_k12")["keys"] | change
+    with torch.device("meta"):
+        official = {key: torch.empty(shape) for key, shape in shapes.items() if shape is not None}
+    with pytest.raises(ValueError, match=message):
+        architecture(official)
+
+
+def test_imagenet_resnet_of_no_known_depth_is_refused():
+    keys = {
+        key: shape for key, shape in description("imagenet_resnet18")["keys"].items() if "layer2.1" not in key
+    }
+    with torch.device("meta"), pytest.raises(ValueError, match=r"no ResNet has stages of \(2, 1, 2, 2\)"):
+        architecture({key: torch.empty(shape) for key, shape in keys.items()})
