@@ -64,7 +64,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except Exception as error:  # safetensors raises errors of several kinds
-        raise CheckpointError(f"{path} is damaged or cut short: {error}") from error
+        raise CheckpointError(f"{path} is damaged, cut short or no checkpoint: {error}") from error
     for name, kept in metadata.items():  # weights with two names, of which safetensors writes one
         if kept in tensors:
             tensors.setdefault(name, tensors[kept])
@@ -85,15 +85,18 @@ def _read_pickle(path: Path, size: int) -> Any:
         with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises errors of many kinds
+        # Around this, torch.load advises to unpickle the file after all.
+        within = re.search(r"WeightsUnpickler error: (.*)", str(error))
+        reason = within[1] if within else str(error).partition("\n")[0]
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and foreign:
             raise CheckpointError(
-                f"{path} holds an object, {foreign[1]}, that only code in the file could restore. It was not "
-                "run. Ask whoever made the file for its weights alone: "
-                "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
+                f"{path} holds an object, {foreign[1]}, that only code named in the file could restore; it was "
+                "not run. Where the file was made, write its weights alone: "
+                "torch.save(model.state_dict(), 'weights.pth')"
             ) from None
         raise CheckpointError(
-            f"{path} is damaged, cut short or no checkpoint: {str(error).splitlines()[0] or repr(error)}"
+            f"{path} is damaged, cut short or no checkpoint: {reason or repr(error)}"
         ) from error
 
 

@@ -1,0 +1,234 @@
+"""Files of weights, good and bad: what is no plain state dict is refused before it can do anything."""
+
+import io
+import pickle
+import random
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from abn import abn_cifar_resnet, hub
+from abn.checkpoint import CheckpointError, read_checkpoint
+from abn.convert import to_reference
+
+
+@pytest.fixture(scope="module")
+def official() -> dict[str, torch.Tensor]:
+    return to_reference(abn_cifar_resnet(8).state_dict())
+
+
+def trainers(state_dict: dict[str, torch.Tensor], **others: object) -> dict[str, object]:
+    """A checkpoint as the official trainer writes it."""
+    return {
+        "epoch": 300,
+        "state_dict": {f"module.{key}": value for key, value in state_dict.items()},
+        "acc": torch.tensor(77.5),
+        "best_acc": torch.tensor(77.5),
+        "optimizer": torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], 0.1, momentum=0.9).state_dict(),
+        **others,
+    }
+
+
+def assert_read(path: Path, expected: dict[str, torch.Tensor]) -> None:
+    found, _ = read_checkpoint(path)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before PyTorch 1.6"])
+@pytest.mark.parametrize("entry", [None, "state_dict", "model_state_dict"])
+def test_state_dict_is_found(official, entry, zipped, tmp_path):
+    content = official if entry is None else trainers({}) | {entry: official}
+    if entry == "model_state_dict":
+        del content["state_dict"]
+    torch.save(content, tmp_path / "model.pth.tar", _use_new_zipfile_serialization=zipped)
+    assert_read(tmp_path / "model.pth.tar", official)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_prefixes_are_taken_off(official, prefix, tmp_path):
+    torch.save({prefix + key: value for key, value in official.items()}, tmp_path / "model.pth")
+    assert_read(tmp_path / "model.pth", official)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before PyTorch 1.6"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.bool_])
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numpy_scalars_of_a_trainer_are_read(official, module, dtype, zipped, tmp_path):
+    path = tmp_path / "model_best.pth.tar"
+    torch.save(trainers(official, best_acc=dtype(1)), path, _use_new_zipfile_serialization=zipped)
+    assert_read(path, official)
+    if not zipped:  # as written by another version of NumPy
+        for other in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            path.write_bytes(path.read_bytes().replace(f"c{other}\n".encode(), f"c{module}\n".encode()))
+        assert f"c{module}\n".encode() in path.read_bytes()
+        assert_read(path, official)
+
+
+def test_safetensors_are_read(official, tmp_path):
+    save_file(official, tmp_path / "model.safetensors", {"format": "pt"})
+    assert_read(tmp_path / "model.safetensors", official)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model.bin")  # the content counts, not the name
+    assert_read(tmp_path / "model.bin", official)
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before PyTorch 1.6"])
+@pytest.mark.parametrize("place", ["best_acc", "state_dict"])
+def test_payload_of_a_malicious_pickle_does_not_run(official, place, zipped, tmp_path):
+    content = trainers(official)
+    payload = Payload(tmp_path / "was here")
+    content[place] = payload if place == "best_acc" else {"module.conv1.weight": payload}
+    torch.save(content, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"io\.open, that only code named in the file could restore"):
+        hub.load(tmp_path / "model.pth")
+    assert not (tmp_path / "was here").exists()
+    torch.load(tmp_path / "model.pth", weights_only=False)  # and it is indeed one that would
+    assert (tmp_path / "was here").exists()
+
+
+def test_plain_pickle_is_refused(tmp_path):
+    (tmp_path / "model.pth").write_bytes(pickle.dumps(Payload(tmp_path / "was here")))
+    with pytest.raises(CheckpointError, match=r"damaged, cut short or no checkpoint|could restore"):
+        read_checkpoint(tmp_path / "model.pth")
+    assert not (tmp_path / "was here").exists()
+
+
+def test_pickled_module_is_refused_with_the_way_out(tmp_path):
+    torch.save(torch.nn.DataParallel(torch.nn.Linear(2, 2)), tmp_path / "model.pth")
+    message = r"torch\.nn\.parallel\.data_parallel\.DataParallel, .* torch\.save\(model\.state_dict\(\)"
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("kind", ["zip", "before PyTorch 1.6", "safetensors"])
+def test_file_cut_short_is_refused(official, kind, tmp_path):
+    path = tmp_path / "model"
+    if kind == "safetensors":
+        save_file(official, path)
+    else:
+        torch.save(trainers(official), path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    lengths = random.Random(0).sample(range(1, len(whole)), 50)
+    for length in [1, *lengths, len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_checkpoint(path)
+
+
+def test_random_bytes_are_refused(tmp_path):
+    generator = random.Random(0)
+    for length in [2, 8, 9, 100, 10_000] * 10:
+        (tmp_path / "model.pth").write_bytes(generator.randbytes(length))
+        with pytest.raises(CheckpointError, match="damaged, cut short or no checkpoint"):
+            read_checkpoint(tmp_path / "model.pth")
+
+
+def test_flipped_bytes_never_raise_anything_else(official, tmp_path):
+    buffer = io.BytesIO()
+    torch.save(trainers(official), buffer)
+    generator = random.Random(0)
+    for _ in range(50):
+        damaged = bytearray(buffer.getvalue())
+        damaged[generator.randrange(3000)] ^= 1 << generator.randrange(8)  # the pickle comes first
+        (tmp_path / "model.pth").write_bytes(damaged)
+        try:
+            read_checkpoint(tmp_path / "model.pth")
+        except CheckpointError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><title>Google Drive - Quota exceeded</title>", "is a web page"),
+        (b"\n<HTML><body>Sorry</body></HTML>", "is a web page"),
+        (struct.pack("<Q", 1 << 40) + b'{"conv":{}}', "damaged, cut short"),
+    ],
+)
+def test_file_of_another_kind_is_refused(content, message, tmp_path):
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+def test_directory_and_missing_file_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="is a directory, expected a file"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+def test_zip_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    torch.save({"conv1.weight": torch.zeros(1 << 22)}, tmp_path / "model.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "model.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in plain.namelist():
+            bomb.writestr(entry, plain.read(entry))
+    assert (tmp_path / "bomb.pth").stat().st_size < 100_000
+    read = []
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: read.append(args))
+    with pytest.raises(CheckpointError, match=r"but claims to unpack to 167\d\d\d\d\d"):
+        read_checkpoint(tmp_path / "bomb.pth")
+    assert not read
+
+
+def test_weights_that_claim_more_than_the_file_are_refused(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"claims to hold 4398046511104 bytes"):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(2, dtype=torch.int8), r"conv1\.weight \(torch\.int8, "),
+        (torch.zeros(2, dtype=torch.complex64), r"conv1\.weight \(torch\.complex64, "),
+        (torch.zeros(2).to_sparse(), r"torch\.sparse_coo"),
+        (torch.zeros(2, device="meta"), r"meta"),
+        (3.0, "expected tensors alone"),
+        ({"deeper": torch.zeros(2)}, "expected tensors alone"),
+    ],
+)
+def test_what_is_no_floating_point_weight_is_refused(value, message, tmp_path):
+    torch.save({"conv1.weight": value}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("content", [[], {}, [torch.zeros(1)], torch.zeros(1), 3, {"state_dict": {}}])
+def test_what_is_no_state_dict_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="expected"):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+def test_names_that_are_no_texts_are_refused(tmp_path):
+    torch.save({1: torch.zeros(1)}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="holds 1, expected tensors"):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_loaded_with_a_warning(official, value, tmp_path):
+    official = official | {"fc.bias": torch.full((10,), value)}
+    torch.save(official, tmp_path / "model.pth")
+    with pytest.warns(UserWarning, match=r"NaN or infinite weights: fc\.bias"):
+        read_checkpoint(tmp_path / "model.pth")
