@@ -91,8 +91,8 @@ def _read_pickle(path: Path, size: int) -> Any:
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and foreign:
             raise CheckpointError(
-                f"{path} holds an object, {foreign[1]}, that only code named in the file could restore; it was "
-                "not run. Where the file was made, write its weights alone: "
+                f"{path} holds an object, {foreign[1]}, that only code named in the file could restore; it "
+                "was not run. Where the file was made, write its weights alone: "
                 "torch.save(model.state_dict(), 'weights.pth')"
             ) from None
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,14 +35,14 @@ def cached(
     Args:
         page: A folder or a file of Google Drive, or the address of a file.
         name: Of the file in the cache.
-        check: Raises a ValueError if a file is not what it should be; called before a file enters the
-            cache.
+        check: Raises a ValueError if a file is not what it should be; called before its digest is recorded.
         sha256: Digest that the file must have.
         progress: Shows a bar.
 
     Raises:
         DownloadError: If the file cannot be fetched, or is not what ``check`` expects.
-        ValueError: If the file in the cache has another digest than it should.
+        ValueError: If the file in the cache has another digest than it should, or was put there by hand and
+            is not what ``check`` expects.
     """
     path = Path(torch.hub.get_dir()) / "abn" / name
     record = path.with_name(f"{name}.sha256")
@@ -51,6 +52,8 @@ def cached(
             with FileLock(path.with_name(f"{name}.lock")):  # another process may be fetching it
                 if not path.exists():
                     _fetch_whole(page, path, check, sha256, progress)
+                else:  # put there by hand
+                    check(path)
                 with replacing(record) as file:
                     file.write_text(_digest(path))
         expected, digest = sha256 or record.read_text().strip(), _digest(path)
@@ -75,13 +78,14 @@ def _fetch_whole(
         temporary.mkdir()
         _fetch(page, temporary / path.name, progress)
         check(temporary / path.name)
-        if sha256 not in (None, digest := _digest(temporary / path.name)):
+        if sha256 is not None and (digest := _digest(temporary / path.name)) != sha256:
             raise ValueError(f"its SHA-256 is {digest}, expected {sha256}")
         with (temporary / path.name).open("rb") as file:
             os.fsync(file.fileno())
         (temporary / path.name).replace(path)
     except Exception as error:  # gdown, requests and urllib raise errors of many kinds
-        reason = str(error).replace(f"{temporary / path.name}", "what came") or repr(error)
+        reason = re.sub(r"\nThe received bytes are kept.*", "", str(error))  # gdown cannot know that they go
+        reason = reason.replace(f"{temporary / path.name}", "what came") or repr(error)
         raise _failure(page, path, reason) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

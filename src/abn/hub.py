@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from abn.checkpoint import CheckpointError
-from abn.convert import to_reference
+from abn.convert import architecture, to_reference
 from abn.download import DownloadError, cached
 from abn.network import ABN
 from abn.published import PUBLISHED, Published, Weights
+from abn.registry import create_model
 from abn.saving import CONFIG, WEIGHTS, replacing
 from abn.stored import built, check_fit, contents
 
@@ -44,7 +45,8 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
     """Loads a network with its weights.
 
     Which network it is, is read from its configuration, if this library wrote it, and off the names and
-    shapes of the weights otherwise. Nothing is unpickled, and a file either fits in full or is refused.
+    shapes of the weights otherwise; these do not tell the attention mechanism, which is then residual as in
+    all published networks. Nothing is unpickled, and a file either fits in full or is refused.
 
     Args:
         source: One of
@@ -111,7 +113,8 @@ def convert(source: str | Path, destination: str | Path) -> None:
     Raises:
         CheckpointError: As in :func:`load`.
         FileNotFoundError: If there is no such source.
-        ValueError: If the destination's name ends otherwise, or the official code has no such network.
+        ValueError: If the destination's name ends otherwise, or the official code has no such network, with
+            the residual mechanism and a copied stage.
     """
     destination = Path(destination)
     if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt"):
@@ -123,16 +126,13 @@ def convert(source: str | Path, destination: str | Path) -> None:
     with torch.device("meta"):
         check_fit(weights, built(config, path).state_dict(), path, config)
     if destination.suffix == ".safetensors":
+        metadata = {"format": "pt", "config": json.dumps(config)}
         with replacing(destination) as file:
-            save_file(
-                {key: value.contiguous() for key, value in weights.items()},
-                file,
-                {"format": "pt", "config": json.dumps(config)},
-            )
-        return
-    checkpoint = _official_checkpoint(to_reference(weights))
-    with replacing(destination) as file:
-        torch.save(checkpoint, file, _use_new_zipfile_serialization=False)  # PyTorch 0.4 reads no other
+            save_file({key: value.contiguous() for key, value in weights.items()}, file, metadata)
+    else:
+        checkpoint = _official_checkpoint(config, weights, path)
+        with replacing(destination) as file:  # in the format that PyTorch 0.4 reads too
+            torch.save(checkpoint, file, _use_new_zipfile_serialization=False)
 
 
 def _located(source: str | Path, progress: bool = True) -> Path:
@@ -184,13 +184,26 @@ def _check_published(entry: Weights, path: Path) -> None:
         raise CheckpointError(f"{path} holds the weights of {config}, expected those of {entry.model}")
 
 
-def _official_checkpoint(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+def _official_checkpoint(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
+) -> dict[str, Any]:
     """What the official trainer resumes from: DataParallel's names, and SGD before its first step."""
+    mechanism = config.get("mechanism", "residual")
+    if mechanism != "residual":
+        raise ValueError(f"{path} holds a {mechanism} network, and the official code has residual ones alone")
+    try:
+        official = to_reference(weights)
+        model, arguments = architecture(official)
+        with torch.device("meta"):
+            theirs = create_model(model, **arguments).state_dict()
+        check_fit(weights, theirs, path, {"model": model, **arguments})
+    except ValueError as error:
+        raise ValueError(f"{path} holds no network that the official code has: {error}") from error
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    parameters = [torch.nn.Parameter(v) for key, v in state_dict.items() if not key.endswith(buffers)]
+    parameters = [torch.nn.Parameter(value) for key, value in official.items() if not key.endswith(buffers)]
     return {
         "epoch": 0,
-        "state_dict": {f"module.{key}": value for key, value in state_dict.items()},
+        "state_dict": {f"module.{key}": value for key, value in official.items()},
         "acc": 0.0,
         "best_acc": 0.0,
         "optimizer": torch.optim.SGD(parameters, lr=0.1, momentum=0.9).state_dict(),
