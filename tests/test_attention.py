@@ -43,6 +43,23 @@ def test_map_of_a_branch_solved_by_hand():
     torch.testing.assert_close(logits, torch.tensor([[3.0 / 25]]))
 
 
+def test_log_sum_adds_up_all_classes_by_hand():
+    branch = AttentionBranch(in_channels=2, num_classes=2, map="log_sum").eval()
+    for norm in (branch.norm, branch.response_norm):
+        norm.eps = 0.0
+    with torch.no_grad():
+        branch.response_conv.weight.copy_(torch.eye(2)[:, :, None, None])
+    features = torch.tensor([3.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    _, attention_map = branch(features)
+    torch.testing.assert_close(attention_map, torch.full((1, 1, 4, 4), 4.0).log())  # log(1 + 3) + log(1 + 0)
+    assert not hasattr(branch, "map_conv")
+
+
+def test_unknown_kind_of_map_is_refused():
+    with pytest.raises(ValueError, match=r"map is 'softmax', expected one of \('convolution', 'log_sum'\)"):
+        AttentionBranch(in_channels=2, num_classes=2, map="softmax")
+
+
 def test_a_new_map_rises_with_the_class_responses():
     branch = AttentionBranch(in_channels=8, num_classes=5)  # training mode: the norms are live
     features = torch.randn(4, 8, 12, 12)

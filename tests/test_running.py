@@ -11,17 +11,26 @@ from torch.export import Dim
 from torch.nn.parallel import DistributedDataParallel, scatter_gather
 from torch.utils.checkpoint import checkpoint
 
-from abn import ABN, ABNLoss, ABNOutput, wrap_backbone
+from abn import ABN, ABNLoss, ABNOutput, create_model, wrap_backbone
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of compilers and exporters, about themselves
 OUTPUTS = list(ABNOutput._fields)
+PUBLISHED = {
+    "abn_se_resnet18": {},
+    "abn_cifar_resnext": {"depth": 11, "cardinality": 2, "base_width": 8},  # a ResNet with a norm unapplied
+    "abn_cifar_densenet": {"depth": 10, "growth_rate": 4},
+    "abn_cifar_wide_resnet": {"depth": 10, "widen_factor": 1},
+}
 FEW_FAMILIES = [
-    pytest.param(name, marks=[pytest.mark.slow] if i > 1 else []) for i, name in enumerate(FAMILIES)
+    pytest.param(name, marks=[pytest.mark.slow] if i > 1 else [])
+    for i, name in enumerate([*FAMILIES, *PUBLISHED])
 ]
 
 
 def network(name: str) -> ABN:
     torch.manual_seed(0)
+    if name in PUBLISHED:
+        return create_model(name, num_classes=4, **PUBLISHED[name]).eval()
     return wrap_backbone(build(name), num_classes=4, input_size=None if "coatnet" in name else 64).eval()
 
 

@@ -82,7 +82,7 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
         ...     abn_resnet18(num_classes=10).save_pretrained(directory)
         ...     model = load(directory)
         >>> model.config
-        {'model': 'abn_resnet18', 'num_classes': 10}
+        {'model': 'abn_resnet18', 'num_classes': 10, 'mechanism': 'residual'}
     """
     if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
         raise ValueError(f"num_classes is {num_classes!r}, expected a number of at least 1")

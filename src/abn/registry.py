@@ -69,10 +69,11 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         >>> model = create_model("abn_cifar_resnet", depth=20, num_classes=100)
     """
     if name not in _builders:
-        similar = difflib.get_close_matches(name, _builders) or ["see abn.list_models()"]
+        similar = difflib.get_close_matches(name, _builders)
+        hint = f"but {', '.join(similar)}" if similar else "see abn.list_models()"
         raise ValueError(
-            f"there is no model {name!r}; similar: {', '.join(similar)}. Those of torchvision and timm are "
-            "built by abn.wrap_backbone('timm/...')"
+            f"there is no model {name!r}, {hint}; those of torchvision and timm are built by "
+            "abn.wrap_backbone('timm/...')"
         )
     return _builders[name](**kwargs)
 
