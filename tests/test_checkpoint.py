@@ -138,18 +138,40 @@ def test_random_bytes_are_refused(tmp_path):
             read_checkpoint(tmp_path / "model.pth")
 
 
-def test_flipped_bytes_never_raise_anything_else(official, tmp_path):
+def test_flipped_bits_never_raise_anything_else(official, tmp_path):
     buffer = io.BytesIO()
     torch.save(trainers(official), buffer)
+    size = len(buffer.getvalue())
     generator = random.Random(0)
-    for _ in range(50):
+    refused = 0
+    for place in range(400):
         damaged = bytearray(buffer.getvalue())
-        damaged[generator.randrange(3000)] ^= 1 << generator.randrange(8)  # the pickle comes first
+        # The pickle comes first, then the numbers, and last the list of contents.
+        start, end = (0, 3000) if place % 2 else (size - 10_000, size)
+        damaged[generator.randrange(start, end)] ^= 1 << generator.randrange(8)
         (tmp_path / "model.pth").write_bytes(damaged)
         try:
             read_checkpoint(tmp_path / "model.pth")
         except CheckpointError:
-            continue
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("kind", ["pickle protocol 4", "TorchScript"])
+def test_refusal_never_advises_to_unpickle(official, kind, tmp_path):
+    if kind == "TorchScript":
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "model.pth")
+    else:
+        torch.save(official, tmp_path / "model.pth", pickle_protocol=4)
+    with pytest.raises(CheckpointError, match=r"TorchScript|Unsupported operand") as raised:
+        read_checkpoint(tmp_path / "model.pth")
+    assert "False" not in str(raised.value)
+
+
+def test_entries_of_one_name_are_refused(tmp_path):
+    torch.save({"fc.bias": torch.zeros(1), "module.fc.bias": torch.ones(1)}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"several entries are \['fc\.bias'\]"):
+        read_checkpoint(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize(
@@ -203,6 +225,7 @@ def test_weights_that_claim_more_than_the_file_are_refused(tmp_path):
         (torch.zeros(2, dtype=torch.complex64), r"conv1\.weight \(torch\.complex64, "),
         (torch.zeros(2).to_sparse(), r"torch\.sparse_coo"),
         (torch.zeros(2, device="meta"), r"meta"),
+        (torch.zeros(2, 0), r"\(2, 0\)"),
         (3.0, "expected tensors alone"),
         ({"deeper": torch.zeros(2)}, "expected tensors alone"),
     ],

@@ -184,9 +184,63 @@ def test_file_that_changed_in_the_cache_is_refused(server, cache):
     name, _ = files(cache)
     (cache / name).write_bytes((cache / name).read_bytes() + b"\0")
     with pytest.raises(
-        ValueError, match=r"has the SHA-256 \w{64}, expected \w{64}: it has changed .* Delete it"
+        ValueError,
+        match=r"has the SHA-256 \w{64}, expected \w{64}: it is not the file that was first seen .* Delete it",
     ):
         hub.load(server.address())
+
+
+def test_record_outlives_its_file(server, cache, content):
+    hub.load(server.address())
+    name, record = files(cache)
+    (cache / name).unlink()
+    server.content = content + b"\0"
+    with pytest.raises(DownloadError, match=r"its SHA-256 is \w{64}, expected \w{64}"):
+        hub.load(server.address())
+    assert files(cache) == [record]
+    server.content = content
+    hub.load(server.address())
+
+
+def test_file_in_a_cache_that_cannot_be_written_is_taken(server, cache, content, monkeypatch):
+    hub.load(server.address())
+    name, record = files(cache)
+    (cache / record).unlink()
+
+    def refuse(*args, **kwargs):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    hub.load(server.address())
+    assert files(cache) == [name]
+
+
+def test_half_a_checkpoint_never_enters_the_cache(server, cache):
+    state_dict = abn_cifar_resnet(8).state_dict()
+    del state_dict["perception_branch.tail.fc.bias"]
+    buffer = io.BytesIO()
+    torch.save(state_dict, buffer)
+    server.content = buffer.getvalue()
+    with pytest.raises(DownloadError, match=r"missing: perception_branch\.tail\.fc\.bias"):
+        hub.load(server.address())
+    assert files(cache) == []
+
+
+def test_weights_that_are_not_finite_are_warned_of_once(server, cache):
+    state_dict = abn_cifar_resnet(8).state_dict()
+    state_dict["perception_branch.tail.fc.bias"].fill_(float("nan"))
+    buffer = io.BytesIO()
+    torch.save(state_dict, buffer)
+    server.content = buffer.getvalue()
+    with pytest.warns(UserWarning, match="NaN") as warned:
+        hub.load(server.address())
+    (message,) = {str(warning.message) for warning in warned}
+    assert message.startswith(f"{cache / files(cache)[0]} holds")
+
+
+def test_name_may_be_of_any_length(server, cache):
+    hub.load(server.address("a" * 5000 + ".pth"))
+    assert len(files(cache)[0]) < 130
 
 
 def test_cache_that_cannot_be_written_is_read(server, cache, monkeypatch):
@@ -300,7 +354,7 @@ def test_file_that_was_put_there_by_hand_is_taken(drive, cache, content):
     hub.load("abn_resnet110_cifar100")
     assert not drive[1].called
     (cache / "abn_resnet110_cifar100.pth.tar").write_bytes(b"something else")
-    with pytest.raises(ValueError, match="it has changed since it was fetched"):
+    with pytest.raises(ValueError, match="it is not the file that was first seen here"):
         hub.load("abn_resnet110_cifar100")
 
 

@@ -23,8 +23,8 @@ BUILDERS = {
     "abn_se_resnet18": {},
     "abn_cifar_resnet": {"depth": 8},
     "abn_cifar_densenet": {"depth": 10, "growth_rate": 4, "compression": 0.7, "dropout": 0.2},
-    "abn_cifar_wide_resnet": {"depth": 10, "widen_factor": 1, "mechanism": "multiplicative"},
-    "abn_cifar_resnext": {"depth": 11, "cardinality": 2, "base_width": 8, "stage": "none", "in_channels": 1},
+    "abn_cifar_wide_resnet": {"depth": 10, "widen_factor": 1},
+    "abn_cifar_resnext": {"depth": 11, "cardinality": 2, "base_width": 8, "in_channels": 1},
 }
 
 
@@ -59,7 +59,8 @@ def checkpoint(tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_directory_holds_what_a_builder_made(name, tmp_path):
-    model = network(name)
+    further = {"mechanism": "multiplicative", "stage": "none"} if name == "abn_cifar_wide_resnet" else {}
+    model = network(name, **further)
     model.save_pretrained(tmp_path)
     loaded = hub.load(tmp_path)
     assert loaded.config == {**model.config, "mechanism": model.perception_branch.mechanism}
@@ -68,7 +69,7 @@ def test_directory_holds_what_a_builder_made(name, tmp_path):
     assert_equal(hub.load(str(tmp_path / "model.safetensors")), model)  # also describes itself
 
 
-@pytest.mark.parametrize("name", ["abn_se_resnet18", "abn_cifar_resnet"])
+@pytest.mark.parametrize("name", ["abn_cifar_resnet", "abn_cifar_wide_resnet"])
 @pytest.mark.parametrize("official", [True, False], ids=["official names", "our names"])
 def test_state_dict_needs_no_description(name, official, tmp_path):
     model = network(name)
@@ -129,7 +130,7 @@ def test_another_number_of_classes_of_a_wrapped_backbone(tmp_path):
     assert torch.equal(loaded.attention_branch.norm.weight, model.attention_branch.norm.weight)
 
 
-@pytest.mark.parametrize("num_classes", [0, -1, 2.5, "ten"])
+@pytest.mark.parametrize("num_classes", [0, -1, 2.5, True, "ten"])
 def test_number_of_classes_that_is_none_is_refused(num_classes, checkpoint):
     with pytest.raises(ValueError, match=r"num_classes is .*, expected a number of at least 1"):
         hub.load(checkpoint, num_classes=num_classes)
@@ -189,7 +190,12 @@ def test_configuration_that_makes_no_network_is_refused(config, message, tmp_pat
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
         hub.load(tmp_path)
-    (tmp_path / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff\xfe\xfd", b"[" * 200_000])
+def test_configuration_that_is_no_json_is_refused(text, tmp_path):
+    network().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_bytes(text)
     with pytest.raises(ValueError, match=r"config\.json is no JSON"):
         hub.load(tmp_path)
 
@@ -201,6 +207,25 @@ def test_unknown_name_offers_similar_ones(tmp_path):
         hub.load("abn_resnet15")
     with pytest.raises(FileNotFoundError, match=r"no file .*nothing\.pth"):
         hub.load(tmp_path / "nothing.pth")
+
+
+def test_name_that_is_also_a_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = network()
+    model.save_pretrained("abn_resnet50")
+    with pytest.raises(
+        ValueError, match=r"published weights and of a file: write \./abn_resnet50 for the file"
+    ):
+        hub.load("abn_resnet50")
+    assert_equal(hub.load("./abn_resnet50"), model)
+
+
+def test_network_larger_than_its_weights_takes_no_memory(tmp_path):
+    network().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_classes": 10**7}))  # 400 TB
+    with pytest.raises(CheckpointError, match=r"of another shape: attention_branch\.response_conv\.weight"):
+        hub.load(tmp_path)
 
 
 def test_repository_of_the_hugging_face_hub_is_loaded(tmp_path, monkeypatch):
@@ -251,9 +276,10 @@ def test_converted_checkpoint_is_one_that_the_official_trainer_resumes_from(tmp_
     assert (tmp_path / "theirs.pth.tar").read_bytes()[:2] != b"PK"  # which PyTorch 0.4 could not read
     content = torch.load(tmp_path / "theirs.pth.tar")
     assert (content["epoch"], content["best_acc"]) == (0, 0.0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, weight_decay=1.0)
     optimizer.load_state_dict(content["optimizer"])
-    assert optimizer.param_groups[0]["lr"] == 0.1
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.9, 1e-4)  # of the recipe
 
 
 def test_converted_safetensors_describe_themselves(checkpoint, tmp_path):
@@ -273,13 +299,20 @@ def test_destination_of_another_kind_is_refused(destination, checkpoint, tmp_pat
     ("model", "message"),
     [
         (lambda: wrap_backbone("timm/test_resnet"), r"no ResNet has stages of \(1, 1, 1, 1\) blocks"),
+        (lambda: wrap_backbone("timm/test_resnet", split="layer2"), "has: unknown entries"),
         (
             lambda: wrap_backbone("timm/resnet18d", stem_width=8),
-            "does not hold the weights of .*abn_resnet18",
+            "has: it is built with {'backbone': 'timm/resnet18d'",
         ),
-        (lambda: wrap_backbone("timm/test_convnext"), "has: unknown entries"),
         (lambda: network(stage="none"), "has: the state dict holds"),
-        (lambda: network(mechanism="multiplicative"), "holds a multiplicative network"),
+        (
+            lambda: network(mechanism="multiplicative"),
+            "has: it is built with {'mechanism': 'multiplicative'}",
+        ),
+        (
+            lambda: abn.abn_resnet50(num_classes=2, replace_stride_with_dilation=[False, False, True]),
+            r"has: it is built with {'replace_stride_with_dilation': \[False, False, True\]}",
+        ),
     ],
 )
 def test_network_that_the_official_code_has_not_is_not_converted_to_it(model, message, tmp_path):
@@ -294,6 +327,11 @@ def test_any_network_is_put_into_one_file(tmp_path):
     model.save_pretrained(tmp_path / "mine")
     hub.convert(tmp_path / "mine", tmp_path / "ours.safetensors")
     assert hub.load(tmp_path / "ours.safetensors").config == model.config
+
+
+def test_destination_without_a_directory_is_refused(checkpoint, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no directory .*nowhere for ours\.safetensors: make it"):
+        hub.convert(checkpoint, tmp_path / "nowhere" / "ours.safetensors")
 
 
 def test_half_a_checkpoint_is_not_converted(checkpoint, tmp_path):

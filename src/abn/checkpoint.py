@@ -73,21 +73,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_pickle(path: Path, size: int) -> Any:
     """What ``torch.save`` wrote, if it consists of tensors, numbers, texts, lists and dicts."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > size:  # torch.save does not compress
-            raise CheckpointError(
-                f"{path} has {size} bytes, but claims to unpack to {unpacked}, which nothing that torch.save "
-                "wrote does"
-            )
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > size:  # torch.save does not compress
+                raise CheckpointError(f"{path} has {size} bytes, but claims to unpack to {unpacked}")
         with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises errors of many kinds
-        # Around this, torch.load advises to unpickle the file after all.
-        within = re.search(r"WeightsUnpickler error: (.*)", str(error))
-        reason = within[1] if within else str(error).partition("\n")[0]
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile and torch.load raise errors of many kinds
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and foreign:
             raise CheckpointError(
@@ -95,6 +91,9 @@ def _read_pickle(path: Path, size: int) -> Any:
                 "was not run. Where the file was made, write its weights alone: "
                 "torch.save(model.state_dict(), 'weights.pth')"
             ) from None
+        # Around the reason, torch.load advises to unpickle the file after all.
+        within = re.search(r"WeightsUnpickler error:\s*(.*)", str(error))
+        reason = within[1] if within else str(error).partition("\n")[0].partition(" In PyTorch 2.6")[0]
         raise CheckpointError(
             f"{path} is damaged, cut short or no checkpoint: {reason or repr(error)}"
         ) from error
@@ -125,17 +124,21 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds {_listed(others)}, expected tensors alone, or under 'state_dict'"
         )
-    return unwrapped(content)
+    try:
+        return unwrapped(content)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _check(state_dict: dict[str, Tensor], path: Path, size: int) -> None:
     """Refuses what is no plain array of numbers, before anything is computed with it."""
     odd = [
-        f"{key} ({value.dtype}, {value.layout}, {value.device})"
+        f"{key} ({value.dtype}, {value.layout}, {value.device}, {tuple(value.shape)})"
         for key, value in state_dict.items()
         if value.layout != torch.strided
         or value.device.type != "cpu"
         or not (value.dtype.is_floating_point or key.endswith("num_batches_tracked"))
+        or not value.numel()
     ]
     if odd:
         raise CheckpointError(f"{path} holds {_listed(odd)}, expected floating-point weights")

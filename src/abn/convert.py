@@ -5,6 +5,7 @@ those that :mod:`abn.models` builds. For files there is :func:`abn.hub.convert`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,14 +100,23 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]
 
 
 def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries without the prefixes that DataParallel and ``torch.compile`` put before their names."""
+    """The entries without the prefixes that DataParallel and ``torch.compile`` put before their names.
+
+    Raises:
+        ValueError: If two entries then have one name.
+    """
 
     def plain(key: str) -> str:
         while key.startswith(_WRAPPERS):
             key = key.split(".", 1)[1]
         return key
 
-    return {plain(key): value for key, value in state_dict.items()}
+    entries = {plain(key): value for key, value in state_dict.items()}
+    if len(entries) < len(state_dict):
+        counts = Counter(map(plain, state_dict))
+        twice = [key for key, count in counts.items() if count > 1]
+        raise ValueError(f"without {_WRAPPERS} before their names, several entries are {twice[:5]}")
+    return entries
 
 
 def _official_layout(state_dict: Mapping[str, object]) -> Layout:

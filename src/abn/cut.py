@@ -39,6 +39,8 @@ class Splits(tuple[Split, ...]):
             lines.append(line + "  ← default" if split.default else line)
         return "\n".join(lines)
 
+    __repr__ = __str__
+
 
 @dataclass(frozen=True)
 class Parts:

@@ -1,9 +1,11 @@
 """Fetching files into the cache: whole or not at all, once, and unchanged ever after."""
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,25 +48,25 @@ def cached(
     """
     path = Path(torch.hub.get_dir()) / "abn" / name
     record = path.with_name(f"{name}.sha256")
-    try:
-        if not (path.exists() and record.exists()):
+    if not path.exists():
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_name(f"{name}.lock")):  # another process may be fetching it
                 if not path.exists():
-                    _fetch_whole(page, path, check, sha256, progress)
-                else:  # put there by hand
-                    check(path)
-                with replacing(record) as file:
-                    file.write_text(_digest(path))
-        expected, digest = sha256 or record.read_text().strip(), _digest(path)
-    except DownloadError:
-        raise
-    except OSError as error:
-        raise _failure(page, path, str(error)) from error
-    if digest != expected:
+                    _fetch_whole(page, path, check, sha256 or _recorded(record), progress)
+        except DownloadError:
+            raise
+        except OSError as error:
+            raise _failure(page, path, str(error)) from error
+    digest, expected = _digest(path), sha256 or _recorded(record)
+    if expected is None:  # put there by hand
+        check(path)
+        with contextlib.suppress(OSError), replacing(record) as file:  # whose cache may be read-only
+            file.write_text(digest)
+    elif digest != expected:
         raise ValueError(
-            f"{path} has the SHA-256 {digest}, expected {expected}: it has changed since it was fetched. "
-            f"Delete it and {record.name} to fetch it again"
+            f"{path} has the SHA-256 {digest}, expected {expected}: it is not the file that was first seen "
+            f"here. Delete it to fetch that again, and {record.name} too if a new one is welcome"
         )
     return path
 
@@ -77,12 +79,17 @@ def _fetch_whole(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         _fetch(page, temporary / path.name, progress)
-        check(temporary / path.name)
-        if sha256 is not None and (digest := _digest(temporary / path.name)) != sha256:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they come when it is loaded, with the path that it has then
+            check(temporary / path.name)
+        digest = _digest(temporary / path.name)
+        if sha256 not in (None, digest):
             raise ValueError(f"its SHA-256 is {digest}, expected {sha256}")
         with (temporary / path.name).open("rb") as file:
             os.fsync(file.fileno())
         (temporary / path.name).replace(path)
+        with replacing(path.with_name(f"{path.name}.sha256")) as record:
+            record.write_text(digest)
     except Exception as error:  # gdown, requests and urllib raise errors of many kinds
         reason = re.sub(r"\nThe received bytes are kept.*", "", str(error))  # gdown cannot know that they go
         reason = reason.replace(f"{temporary / path.name}", "what came") or repr(error)
@@ -105,6 +112,10 @@ def _fetch(page: str, path: Path, progress: bool) -> None:
         gdown.download(id=files[0], output=str(path), quiet=not progress, **settings)
     else:
         gdown.download(url=page, output=str(path), quiet=not progress, **settings)
+
+
+def _recorded(record: Path) -> str | None:
+    return record.read_text().strip() if record.exists() else None
 
 
 def _digest(path: Path) -> str:

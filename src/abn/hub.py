@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from abn.backbone import check_num_classes
 from abn.checkpoint import CheckpointError
 from abn.convert import architecture, to_reference
 from abn.download import DownloadError, cached
 from abn.network import ABN
 from abn.published import PUBLISHED, Published, Weights
-from abn.registry import create_model
 from abn.saving import CONFIG, WEIGHTS, replacing
 from abn.stored import built, check_fit, contents
 
@@ -45,8 +45,9 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
     """Loads a network with its weights.
 
     Which network it is, is read from its configuration, if this library wrote it, and off the names and
-    shapes of the weights otherwise; these do not tell the attention mechanism, which is then residual as in
-    all published networks. Nothing is unpickled, and a file either fits in full or is refused.
+    shapes of the weights otherwise. These do not tell what has no weights: the attention mechanism, dilation
+    or activations are then those of the published networks. Nothing is unpickled, and a file either fits in
+    full or is refused.
 
     Args:
         source: One of
@@ -84,15 +85,13 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
         >>> model.config
         {'model': 'abn_resnet18', 'num_classes': 10, 'mechanism': 'residual'}
     """
-    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
-        raise ValueError(f"num_classes is {num_classes!r}, expected a number of at least 1")
+    check_num_classes(num_classes)
     path = _located(source, progress)
     config, weights = contents(path)
     model = built(config if num_classes is None else {**config, "num_classes": num_classes}, path)
-    fresh = model.state_dict()
-    anew = _class_wide(weights, fresh) if num_classes is not None else []
-    weights |= {key: fresh[key] for key in anew}
-    check_fit(weights, fresh, path, model.config)
+    anew = _class_wide(weights, model.state_dict()) if num_classes is not None else []
+    weights |= {key: model.state_dict()[key] for key in anew}
+    check_fit(weights, model, path)
     model.load_state_dict(weights)
     if anew:
         _logger.warning("%s: started anew for %d classes: %s", path, num_classes, ", ".join(anew))
@@ -121,11 +120,12 @@ def convert(source: str | Path, destination: str | Path) -> None:
         raise ValueError(
             f"destination is {destination}, expected a name in .safetensors, .pth.tar, .pth or .pt"
         )
+    if not destination.parent.is_dir():
+        raise FileNotFoundError(f"there is no directory {destination.parent} for {destination.name}: make it")
     path = _located(source)
     config, weights = contents(path)
-    with torch.device("meta"):
-        check_fit(weights, built(config, path).state_dict(), path, config)
     if destination.suffix == ".safetensors":
+        check_fit(weights, built(config, path), path)
         metadata = {"format": "pt", "config": json.dumps(config)}
         with replacing(destination) as file:
             save_file({key: value.contiguous() for key, value in weights.items()}, file, metadata)
@@ -139,13 +139,18 @@ def _located(source: str | Path, progress: bool = True) -> Path:
     """The file or directory on this machine, fetched if need be."""
     if isinstance(source, str):
         entry = next((entry for entry in PUBLISHED if entry.name == source), None)
+        if entry is not None and Path(source).exists():
+            raise ValueError(
+                f"{source} is the name of published weights and of a file: write ./{source} for the file"
+            )
         if entry is not None:
             check = functools.partial(_check_published, entry)
             name = f"{entry.name}.pth.tar"
             return cached(entry.page, name, check=check, sha256=entry.sha256, progress=progress)
         if source.startswith(("https://", "http://")):
             digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-            name = f"{digest}-{Path(urlsplit(source).path).name}"  # files of one name from two addresses
+            # There may be files of one name at two addresses, and names too long for a file.
+            name = f"{digest}-{Path(urlsplit(source).path).name[-100:]}"
             return cached(source, name, check=contents, progress=progress)
         if source.startswith("hf-hub:"):
             from huggingface_hub import snapshot_download  # needed by few, and slow to import
@@ -188,23 +193,29 @@ def _official_checkpoint(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
 ) -> dict[str, Any]:
     """What the official trainer resumes from: DataParallel's names, and SGD before its first step."""
-    mechanism = config.get("mechanism", "residual")
-    if mechanism != "residual":
-        raise ValueError(f"{path} holds a {mechanism} network, and the official code has residual ones alone")
     try:
         official = to_reference(weights)
         model, arguments = architecture(official)
-        with torch.device("meta"):
-            theirs = create_model(model, **arguments).state_dict()
-        check_fit(weights, theirs, path, {"model": model, **arguments})
     except ValueError as error:
         raise ValueError(f"{path} holds no network that the official code has: {error}") from error
+    same = {"model": model, "mechanism": "residual", "stage": "copy", **arguments}
+    # The shapes have told of the compression; the other two change no output.
+    irrelevant = ("compression", "dropout", "input_size")
+    given = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
+    others = {key: value for key, value in given.items() if value != same.get(key)}
+    if others:
+        raise ValueError(
+            f"{path} holds no network that the official code has: it is built with {others}, expected {same}"
+        )
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     parameters = [torch.nn.Parameter(value) for key, value in official.items() if not key.endswith(buffers)]
+    # Resuming replaces the settings of the command line by those of the file: here those of the recipes.
+    weight_decay = 5e-4 if model in ("abn_cifar_wide_resnet", "abn_cifar_resnext") else 1e-4
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=weight_decay)
     return {
         "epoch": 0,
         "state_dict": {f"module.{key}": value for key, value in official.items()},
         "acc": 0.0,
         "best_acc": 0.0,
-        "optimizer": torch.optim.SGD(parameters, lr=0.1, momentum=0.9).state_dict(),
+        "optimizer": optimizer.state_dict(),
     }

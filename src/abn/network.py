@@ -18,7 +18,7 @@ class ABNOutput(NamedTuple):
     perception_logits: Tensor
     """Scores of the perception branch, (B, K): the network's prediction."""
     attention_map: Tensor
-    """Where the network looked, (B, 1, h, w) in [0, 1]."""
+    """Where the network looked, (B, 1, h, w), in [0, 1] (but for SE-ResNets: at least 0)."""
 
 
 class ABN(nn.Module):

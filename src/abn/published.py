@@ -44,6 +44,8 @@ class Published(tuple[Weights, ...]):
         lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
         return "\n".join(line.rstrip() for line in lines)
 
+    __repr__ = __str__
+
 
 _FOLDER = "https://drive.google.com/drive/folders/"
 _FILE = "https://drive.google.com/file/d/"

@@ -73,7 +73,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         hint = f"but {', '.join(similar)}" if similar else "see abn.list_models()"
         raise ValueError(
             f"there is no model {name!r}, {hint}; those of torchvision and timm are built by "
-            "abn.wrap_backbone('timm/...')"
+            "abn.wrap_backbone('timm/...'), published weights are loaded by abn.hub.load"
         )
     return _builders[name](**kwargs)
 

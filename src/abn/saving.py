@@ -27,7 +27,7 @@ def save(model: nn.Module, config: dict[str, Any] | None, directory: Path) -> No
     with replacing(directory / WEIGHTS) as path:
         save_model(model, str(path), metadata={"format": "pt", "config": text})
     with replacing(directory / CONFIG) as path:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def push(

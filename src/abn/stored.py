@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from abn.backbone import FETCHING
@@ -19,31 +20,19 @@ from abn.wrap import wrap_backbone
 def contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads how to build the network, and its weights under our names.
 
-    Where no configuration says the former, it is read off the names and shapes of the weights.
+    Where no configuration says the former, it is read off the names and shapes of the weights. The weights
+    of a network of :mod:`abn.models` are compared with it before any memory is taken for it.
 
     Raises:
-        CheckpointError: If a file is no checkpoint, or that of no known network.
+        CheckpointError: If a file is no checkpoint, or not that of its network.
         FileNotFoundError: If a directory lacks one of its two files.
         ValueError: If the configuration is not one that this library writes.
     """
-    if path.is_dir():
-        missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{path} holds no {' and no '.join(missing)}, expected what save_pretrained() writes"
-            )
-        config = (path / CONFIG).read_text()
-        weights, _ = read_checkpoint(path / WEIGHTS)
-        return _configuration(config, path / CONFIG), weights
-    weights, metadata = read_checkpoint(path)
-    if "config" in metadata:
-        return _configuration(metadata["config"], path), weights
-    try:
-        official = weights if "att_conv.weight" in weights else to_reference(weights)
-        model, arguments = architecture(official)
-    except ValueError as error:
-        raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
-    return {"model": model, **arguments}, from_reference(official)
+    config, weights = _directory(path) if path.is_dir() else _file(path)
+    if "model" in config:
+        with torch.device("meta"):
+            check_fit(weights, built(config, path), path)
+    return config, weights
 
 
 def built(config: dict[str, Any], path: Path) -> ABN:
@@ -63,13 +52,13 @@ def built(config: dict[str, Any], path: Path) -> ABN:
     return model
 
 
-def check_fit(
-    weights: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    path: Path,
-    config: Mapping[str, Any] | None,
-) -> None:
-    """Raises a CheckpointError that names every weight which is missing, left over or of another shape."""
+def check_fit(weights: Mapping[str, Tensor], model: ABN, path: Path) -> None:
+    """Compares names and shapes of weights with those of a network.
+
+    Raises:
+        CheckpointError: If a weight is missing, left over or of another shape. All such are named.
+    """
+    expected = model.state_dict()
     faults = {
         "missing": [key for key in expected if key not in weights],
         "not part of it": [key for key in weights if key not in expected],
@@ -81,13 +70,35 @@ def check_fit(
     }
     lines = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
     if lines:
-        raise CheckpointError("\n".join([f"{path} does not hold the weights of {config}", *lines]))
+        raise CheckpointError("\n".join([f"{path} does not hold the weights of {model.config}", *lines]))
 
 
-def _configuration(text: str, path: Path) -> dict[str, Any]:
+def _directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{path} holds no {' and no '.join(missing)}, expected what save_pretrained() writes"
+        )
+    weights, _ = read_checkpoint(path / WEIGHTS)
+    return _configuration((path / CONFIG).read_bytes(), path / CONFIG), weights
+
+
+def _file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    weights, metadata = read_checkpoint(path)
+    if "config" in metadata:
+        return _configuration(metadata["config"], path), weights
+    try:
+        official = weights if "att_conv.weight" in weights else to_reference(weights)
+        model, arguments = architecture(official)
+    except ValueError as error:
+        raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
+    return {"model": model, **arguments}, from_reference(official)
+
+
+def _configuration(text: str | bytes, path: Path) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(config, dict) or not ("model" in config or isinstance(config.get("backbone"), str)):
         raise ValueError(

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from abn.attention import AttentionBranch
-from abn.backbone import FETCHING, check_input_size, create_backbone, input_shape, replace_classifier
+from abn.backbone import (
+    FETCHING,
+    check_input_size,
+    check_num_classes,
+    create_backbone,
+    input_shape,
+    replace_classifier,
+)
 from abn.cut import Parts, Splits, cut, keep_input, splits_of
 from abn.dry_run import device_of, dry_run, overwrites_input
 from abn.network import ABN
@@ -65,8 +72,7 @@ def wrap_backbone(
         >>> perception_logits.shape, attention_map.shape
         (torch.Size([2, 10]), torch.Size([2, 1, 10, 10]))
     """
-    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
-        raise ValueError(f"num_classes is {num_classes!r}, expected a number of at least 1")
+    check_num_classes(num_classes)
     if split is not None and not isinstance(split, str):
         raise ValueError(f"split is {split!r}, expected a name, such as find_splits lists")
     if not isinstance(stage, nn.Module) and stage not in ("copy", "none"):

@@ -56,7 +56,8 @@ def _abn_se_resnet(name: str, **kwargs: Any) -> ABN:
 
     # One sixteenth of the channels, as published; timm alone would round it to a multiple of 8.
     squeeze = functools.partial(SEModule, rd_divisor=1)
-    model = wrap_backbone(f"timm/{name}", split="layer3", block_args={"attn_layer": squeeze}, **kwargs)
+    kwargs = {"split": "layer3", **kwargs}
+    model = wrap_backbone(f"timm/{name}", block_args={"attn_layer": squeeze}, **kwargs)
     branch: Any = model.attention_branch
     in_channels, num_classes = branch.norm.num_features, branch.classifier.out_channels
     log_sum = AttentionBranch(in_channels, num_classes, branch.stage, map="log_sum")
