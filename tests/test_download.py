@@ -195,7 +195,10 @@ def test_record_outlives_its_file(server, cache, content):
     name, record = files(cache)
     (cache / name).unlink()
     server.content = content + b"\0"
-    with pytest.raises(DownloadError, match=r"its SHA-256 is \w{64}, expected \w{64}"):
+    message = (
+        rf"its SHA-256 is \w{{64}}, expected \w{{64}} as in {record}: delete that if a new file is welcome"
+    )
+    with pytest.raises(DownloadError, match=message):
         hub.load(server.address())
     assert files(cache) == [record]
     server.content = content
@@ -210,9 +213,31 @@ def test_file_in_a_cache_that_cannot_be_written_is_taken(server, cache, content,
     def refuse(*args, **kwargs):
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("abn.download.replacing", refuse)
     hub.load(server.address())
     assert files(cache) == [name]
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff\xfe"])
+def test_record_that_is_none_is_refused_or_made_anew(record, server, cache):
+    hub.load(server.address())
+    _, name = files(cache)
+    (cache / name).write_bytes(record)
+    if record:
+        with pytest.raises(ValueError, match="it is not the file that was first seen here"):
+            hub.load(server.address())
+    else:
+        hub.load(server.address())
+        assert (cache / name).read_text() == hashlib.sha256(server.content).hexdigest()
+
+
+def test_directory_in_place_of_the_file_says_what_to_do_by_hand(server, cache):
+    hub.load(server.address())
+    name, _ = files(cache)
+    (cache / name).unlink()
+    (cache / name).mkdir()
+    with pytest.raises(DownloadError, match=r"Is a directory.*\nOpen http"):
+        hub.load(server.address())
 
 
 def test_half_a_checkpoint_never_enters_the_cache(server, cache):

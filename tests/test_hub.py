@@ -156,6 +156,53 @@ def test_all_that_does_not_fit_is_named(num_classes, checkpoint):
     assert message.endswith("\nof another shape: feature_extractor.bn1.weight (17,), expected (16,)")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "message"),
+    [
+        ("abn_cifar_resnet", "feature_extractor.fc.weight", r"stand for the same weights"),
+        ("abn_cifar_resnet", "feature_extractor.layer3.0.conv1.weight", r"stand for the same weights"),
+        ("abn_cifar_resnext", "conv1.weight", r"'conv_1_3x3\.weight', 'conv1\.weight'\] stand for the same"),
+        (
+            "abn_se_resnet18",
+            "layer1.0.se.fc1.weight",
+            r"'layer1\.0\.fc1\.weight', 'layer1\.0\.se\.fc1\.weight'\]",
+        ),
+    ],
+)
+def test_two_entries_for_the_same_weights_are_refused(name, key, message, tmp_path):
+    state_dict = network(name).state_dict()
+    if not key.startswith("feature_extractor"):
+        state_dict = to_reference(state_dict)
+    torch.save({**state_dict, key: torch.zeros(1)}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=message):
+        hub.load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4, 1, 1, 64), (4, 2, 32, 1), (4, 64, 1)])
+def test_odd_shape_is_never_made_to_fit(shape, tmp_path):
+    state_dict = network("abn_se_resnet18").state_dict()
+    state_dict["feature_extractor.layer1.0.se.fc1.weight"] = torch.ones(shape)
+    torch.save(state_dict, tmp_path / "model.pth")
+    with pytest.raises(
+        CheckpointError, match=r"of another shape: feature_extractor\.layer1\.0\.se\.fc1\.weight"
+    ):
+        hub.load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("feature_extractor.bn1.num_batches_tracked", torch.tensor(float("nan"))),
+        ("feature_extractor.bn1.weight", torch.ones(16, dtype=torch.int8)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*NaN")
+def test_numbers_of_another_kind_are_refused(key, value, tmp_path):
+    torch.save({**network().state_dict(), key: value}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=rf"of another kind: {key} {value.dtype}, expected"):
+        hub.load(tmp_path / "model.pth")
+
+
 def test_checkpoint_of_another_network_is_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"of no known network: unknown entries \['weight', 'bias'\]"):
@@ -228,6 +275,27 @@ def test_network_larger_than_its_weights_takes_no_memory(tmp_path):
         hub.load(tmp_path)
 
 
+@pytest.mark.parametrize("source", [None, b"model.pth", 5, ""])
+def test_source_of_another_type_is_refused(source):
+    with pytest.raises(TypeError, match=r"source is .*, expected a name, a path or an address"):
+        hub.load(source)
+
+
+@pytest.mark.parametrize("revision", ["/etc/passwd", "../../evil"])
+def test_revision_that_is_a_path_is_refused(revision):
+    with pytest.raises(ValueError, match=rf"revision is '{revision}', expected a branch, a tag or a commit"):
+        hub.load(f"hf-hub:me/mine@{revision}")
+
+
+def test_repository_that_cannot_be_had_is_named(monkeypatch):
+    def offline(*args, **kwargs):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(hub.DownloadError, match="hf-hub:me/mine could not be fetched: no network"):
+        hub.load("hf-hub:me/mine")
+
+
 def test_repository_of_the_hugging_face_hub_is_loaded(tmp_path, monkeypatch):
     model = network()
     model.save_pretrained(tmp_path)
@@ -289,9 +357,10 @@ def test_converted_safetensors_describe_themselves(checkpoint, tmp_path):
     assert config == {"model": "abn_cifar_resnet", "depth": 8, "num_classes": 6, "in_channels": 3}
 
 
-@pytest.mark.parametrize("destination", ["ours", "ours.json", "ours.zip"])
+@pytest.mark.parametrize("destination", ["ours", "ours.json", "ours.zip", "directory.pth"])
 def test_destination_of_another_kind_is_refused(destination, checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=r"expected a name in \.safetensors, \.pth\.tar, \.pth or \.pt"):
+    (tmp_path / "directory.pth").mkdir()
+    with pytest.raises(ValueError, match=r"expected a file in \.safetensors, \.pth\.tar, \.pth or \.pt"):
         hub.convert(checkpoint, tmp_path / destination)
 
 

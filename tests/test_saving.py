@@ -10,7 +10,7 @@ import torchvision
 from architectures import FAMILIES, build
 from safetensors.torch import load_file, save_file
 
-from abn import abn_resnet18, hub, wrap_backbone
+from abn import abn_resnet18, hub, registry, wrap_backbone
 from abn.network import ABN
 
 
@@ -63,6 +63,40 @@ def test_loading_fetches_no_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", fail)
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
     assert_equal(hub.load(tmp_path), model, size=96)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchvision/swin_t", "timm/efficientformer_l1"])
+def test_network_with_buffers_of_whole_numbers_comes_back_equal(name, tmp_path):
+    model = wrap_backbone(name, num_classes=3).eval()
+    assert any(not value.is_floating_point() and value.ndim for value in model.state_dict().values())
+    model.save_pretrained(tmp_path)
+    assert_equal(hub.load(tmp_path), model, size=224)
+
+
+def test_network_with_tied_weights_comes_back_equal(tmp_path, monkeypatch):
+    class Tied(torch.nn.Sequential):
+        def __init__(self, num_classes: int = 4) -> None:
+            twin = torch.nn.Conv2d(8, 8, 3, padding=1)
+            other = torch.nn.Conv2d(8, 8, 3, padding=1)
+            other.weight = twin.weight
+            head = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, num_classes))
+            super().__init__(torch.nn.Conv2d(3, 8, 3, 2), twin, other, torch.nn.MaxPool2d(3), *head)
+
+    monkeypatch.setattr(registry, "_builders", {})
+
+    @registry.register_model
+    def abn_tied(mechanism: str = "residual") -> ABN:
+        return wrap_backbone(Tied(), split="0", input_size=64, mechanism=mechanism)
+
+    model = abn_tied().eval()
+    model.save_pretrained(tmp_path)
+    loaded = hub.load(tmp_path)
+    assert_equal(loaded, model)
+    assert (
+        loaded.perception_branch.tail.get_submodule("1").weight
+        is loaded.perception_branch.tail.get_submodule("2").weight
+    )
 
 
 def test_network_built_from_modules_is_not_saved(tmp_path):

@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -36,8 +35,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Warns:
         UserWarning: If weights are NaN or infinite.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory, expected a file")
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is a {'directory' if path.is_dir() else 'device'}, expected a file")
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(512)
@@ -79,7 +78,7 @@ def _read_pickle(path: Path, size: int) -> Any:
                 unpacked = sum(entry.file_size for entry in archive.infolist())
             if unpacked > size:  # torch.save does not compress
                 raise CheckpointError(f"{path} has {size} bytes, but claims to unpack to {unpacked}")
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -99,16 +98,20 @@ def _read_pickle(path: Path, size: int) -> Any:
         ) from error
 
 
-def _numpy_scalars() -> list[Any]:
-    """What it takes to read the accuracies that trainers keep as NumPy scalars."""
-    scalar = np.float64(0).__reduce__()[0]
-    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since NumPy 2
-    numbers = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    return [
-        *((scalar, f"{module}.scalar") for module in modules),
-        np.dtype,
-        *(type(np.dtype(number)) for number in numbers),
-    ]
+class _Ignored:
+    """Takes the place of what trainers keep beside the weights as NumPy scalars, such as an accuracy."""
+
+    def __init__(self, *args: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+_NUMPY_SCALARS: list[Any] = [
+    (_Ignored, name)
+    for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+]
+_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+_DTYPES |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -135,16 +138,23 @@ def _check(state_dict: dict[str, Tensor], path: Path, size: int) -> None:
     odd = [
         f"{key} ({value.dtype}, {value.layout}, {value.device}, {tuple(value.shape)})"
         for key, value in state_dict.items()
-        if value.layout != torch.strided
+        if value.dtype not in _DTYPES
+        or value.layout != torch.strided
         or value.device.type != "cpu"
-        or not (value.dtype.is_floating_point or key.endswith("num_batches_tracked"))
         or not value.numel()
     ]
     if odd:
-        raise CheckpointError(f"{path} holds {_listed(odd)}, expected floating-point weights")
-    claimed = sum(value.numel() * value.element_size() for value in state_dict.values())
-    if claimed > size:
-        raise CheckpointError(f"{path} has {size} bytes, but claims to hold {claimed} bytes of weights")
+        raise CheckpointError(f"{path} holds {_listed(odd)}, expected arrays of numbers")
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage() for value in state_dict.values()}
+    larger = [
+        key
+        for key, value in state_dict.items()
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes()
+    ]
+    if larger or sum(storage.nbytes() for storage in storages.values()) > size:
+        raise CheckpointError(
+            f"{path} has {size} bytes, and claims to hold more weights than that: {_listed(larger)}"
+        )
     broken = [key for key, value in state_dict.items() if not value.isfinite().all()]
     if broken:
         warnings.warn(f"{path} holds NaN or infinite weights: {_listed(broken)}", stacklevel=2)

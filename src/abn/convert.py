@@ -6,7 +6,7 @@ those that :mod:`abn.models` builds. For files there is :func:`abn.hub.convert`.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state_dict: The entry ``"state_dict"`` of an official checkpoint.
 
     Raises:
-        ValueError: If it is not one of an attention branch network of the official code.
+        ValueError: If it is not one of an attention branch network of the official code, or two entries stand
+            for the same weights.
 
     Example:
         >>> from abn import abn_resnet18
@@ -42,7 +43,7 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key in list(plain):
         if key.endswith(".running_var"):
             plain.setdefault(key.replace("running_var", "num_batches_tracked"), torch.tensor(0))
-    ours = {_renamed(key, layout.prefixes, layout.inner): value for key, value in plain.items()}
+    ours = _renamed(plain, layout.prefixes, layout.inner)
     for key, value in ours.items():
         if re.fullmatch(layout.pointwise, key) and value.ndim == 2:
             ours[key] = value[:, :, None, None]
@@ -65,11 +66,10 @@ def to_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"unknown entries {unknown[:5]}, expected the state dict of a network that the official code "
             "has, such as an abn_resnet50"
         )
-    theirs = {}
     for key, value in plain.items():
-        official = value.flatten(1) if re.fullmatch(layout.pointwise, key) else value
-        theirs[_renamed(key, _inverse(layout.prefixes), _inverse(layout.inner))] = official
-    return theirs
+        if re.fullmatch(layout.pointwise, key) and value.shape[2:] == (1, 1):
+            plain[key] = value.flatten(1)
+    return _renamed(plain, _inverse(layout.prefixes), _inverse(layout.inner))
 
 
 def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
@@ -103,7 +103,7 @@ def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The entries without the prefixes that DataParallel and ``torch.compile`` put before their names.
 
     Raises:
-        ValueError: If two entries then have one name.
+        ValueError: If two entries then have the same name.
     """
 
     def plain(key: str) -> str:
@@ -111,12 +111,7 @@ def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
             key = key.split(".", 1)[1]
         return key
 
-    entries = {plain(key): value for key, value in state_dict.items()}
-    if len(entries) < len(state_dict):
-        counts = Counter(map(plain, state_dict))
-        twice = [key for key, count in counts.items() if count > 1]
-        raise ValueError(f"without {_WRAPPERS} before their names, several entries are {twice[:5]}")
-    return entries
+    return _rekeyed(state_dict, plain)
 
 
 def _official_layout(state_dict: Mapping[str, object]) -> Layout:
@@ -130,13 +125,26 @@ def _official_layout(state_dict: Mapping[str, object]) -> Layout:
     return layout
 
 
-def _renamed(key: str, prefixes: Mapping[str, str], inner: Mapping[str, str]) -> str:
-    prefix = max((p for p in prefixes if key.startswith(p)), key=len)
-    key = prefixes[prefix] + key.removeprefix(prefix)
-    if not inner:
-        return key
-    names = "|".join(map(re.escape, inner))  # behind the number of a block
-    return re.sub(rf"(?<=\d\.)({names})(?=\.)", lambda match: inner[match[1]], key)
+def _renamed(
+    state_dict: Mapping[str, Tensor], prefixes: Mapping[str, str], inner: Mapping[str, str]
+) -> dict[str, Tensor]:
+    names = re.compile(rf"(?<=\d\.)({'|'.join(map(re.escape, inner))})(?=\.)")  # behind the number of a block
+
+    def rename(key: str) -> str:
+        prefix = max((p for p in prefixes if key.startswith(p)), key=len)
+        key = prefixes[prefix] + key.removeprefix(prefix)
+        return names.sub(lambda match: inner[match[1]], key) if inner else key
+
+    return _rekeyed(state_dict, rename)
+
+
+def _rekeyed(state_dict: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    names = {key: rename(key) for key in state_dict}
+    if len(set(names.values())) < len(names):
+        counts = Counter(names.values())
+        twice = [key for key, name in names.items() if counts[name] > 1]
+        raise ValueError(f"entries {twice[:6]} stand for the same weights, expected each once")
+    return {names[key]: value for key, value in state_dict.items()}
 
 
 def _inverse(names: Mapping[str, str]) -> dict[str, str]:

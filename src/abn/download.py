@@ -48,12 +48,12 @@ def cached(
     """
     path = Path(torch.hub.get_dir()) / "abn" / name
     record = path.with_name(f"{name}.sha256")
-    if not path.exists():
+    if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_name(f"{name}.lock")):  # another process may be fetching it
-                if not path.exists():
-                    _fetch_whole(page, path, check, sha256 or _recorded(record), progress)
+                if not path.is_file():
+                    _fetch_whole(page, path, check, sha256, progress)
         except DownloadError:
             raise
         except OSError as error:
@@ -74,6 +74,7 @@ def cached(
 def _fetch_whole(
     page: str, path: Path, check: Callable[[Path], object], sha256: str | None, progress: bool
 ) -> None:
+    record = path.with_name(f"{path.name}.sha256")
     temporary = path.with_name(f".{path.name}.part")  # one name, so that what a killed process left goes too
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -83,13 +84,15 @@ def _fetch_whole(
             warnings.simplefilter("ignore")  # they come when it is loaded, with the path that it has then
             check(temporary / path.name)
         digest = _digest(temporary / path.name)
-        if sha256 not in (None, digest):
-            raise ValueError(f"its SHA-256 is {digest}, expected {sha256}")
-        with (temporary / path.name).open("rb") as file:
-            os.fsync(file.fileno())
+        if (expected := sha256 or _recorded(record)) not in (None, digest):
+            hint = "" if sha256 else f" as in {record.name}: delete that if a new file is welcome"
+            raise ValueError(f"its SHA-256 is {digest}, expected {expected}{hint}")
+        with (temporary / path.name).open("rb") as fetched:
+            os.fsync(fetched.fileno())
         (temporary / path.name).replace(path)
-        with replacing(path.with_name(f"{path.name}.sha256")) as record:
-            record.write_text(digest)
+        shutil.rmtree(temporary)
+        with replacing(record) as file:
+            file.write_text(digest)
     except Exception as error:  # gdown, requests and urllib raise errors of many kinds
         reason = re.sub(r"\nThe received bytes are kept.*", "", str(error))  # gdown cannot know that they go
         reason = reason.replace(f"{temporary / path.name}", "what came") or repr(error)
@@ -115,7 +118,8 @@ def _fetch(page: str, path: Path, progress: bool) -> None:
 
 
 def _recorded(record: Path) -> str | None:
-    return record.read_text().strip() if record.exists() else None
+    words = record.read_text(errors="replace").split() if record.is_file() else []
+    return words[0] if words else None
 
 
 def _digest(path: Path) -> str:

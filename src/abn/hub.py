@@ -45,9 +45,9 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
     """Loads a network with its weights.
 
     Which network it is, is read from its configuration, if this library wrote it, and off the names and
-    shapes of the weights otherwise. These do not tell what has no weights: the attention mechanism, dilation
-    or activations are then those of the published networks. Nothing is unpickled, and a file either fits in
-    full or is refused.
+    shapes of the weights otherwise. These do not tell what has no weights: the attention mechanism,
+    strides, pools and activations are then those of the published networks. Nothing is unpickled, and a
+    file either fits in full or is refused.
 
     Args:
         source: One of
@@ -73,6 +73,7 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
             missing, left over or of another shape are named. A ``ValueError``.
         DownloadError: If a file cannot be fetched. Says where to get and put it by hand. An ``OSError``.
         FileNotFoundError: If there is no such file, or a directory lacks one.
+        TypeError: If the source is none of these.
         ValueError: If the number of classes is not one, or a configuration builds no network with the
             versions of torchvision and timm at hand.
 
@@ -115,10 +116,10 @@ def convert(source: str | Path, destination: str | Path) -> None:
         ValueError: If the destination's name ends otherwise, or the official code has no such network, with
             the residual mechanism and a copied stage.
     """
-    destination = Path(destination)
-    if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt"):
+    destination = Path(destination).expanduser()
+    if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt") or destination.is_dir():
         raise ValueError(
-            f"destination is {destination}, expected a name in .safetensors, .pth.tar, .pth or .pt"
+            f"destination is {destination}, expected a file in .safetensors, .pth.tar, .pth or .pt"
         )
     if not destination.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {destination.parent} for {destination.name}: make it")
@@ -128,7 +129,7 @@ def convert(source: str | Path, destination: str | Path) -> None:
         check_fit(weights, built(config, path), path)
         metadata = {"format": "pt", "config": json.dumps(config)}
         with replacing(destination) as file:
-            save_file({key: value.contiguous() for key, value in weights.items()}, file, metadata)
+            save_file({key: value.contiguous().clone() for key, value in weights.items()}, file, metadata)
     else:
         checkpoint = _official_checkpoint(config, weights, path)
         with replacing(destination) as file:  # in the format that PyTorch 0.4 reads too
@@ -137,6 +138,8 @@ def convert(source: str | Path, destination: str | Path) -> None:
 
 def _located(source: str | Path, progress: bool = True) -> Path:
     """The file or directory on this machine, fetched if need be."""
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise TypeError(f"source is {source!r}, expected a name, a path or an address")
     if isinstance(source, str):
         entry = next((entry for entry in PUBLISHED if entry.name == source), None)
         if entry is not None and Path(source).exists():
@@ -147,18 +150,13 @@ def _located(source: str | Path, progress: bool = True) -> Path:
             check = functools.partial(_check_published, entry)
             name = f"{entry.name}.pth.tar"
             return cached(entry.page, name, check=check, sha256=entry.sha256, progress=progress)
-        if source.startswith(("https://", "http://")):
+        if source.lower().startswith(("https://", "http://")):
             digest = hashlib.sha256(source.encode()).hexdigest()[:16]
             # There may be files of one name at two addresses, and names too long for a file.
             name = f"{digest}-{Path(urlsplit(source).path).name[-100:]}"
             return cached(source, name, check=contents, progress=progress)
         if source.startswith("hf-hub:"):
-            from huggingface_hub import snapshot_download  # needed by few, and slow to import
-
-            repo_id, _, revision = source.removeprefix("hf-hub:").partition("@")
-            return Path(
-                snapshot_download(repo_id, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS])
-            )
+            return _snapshot(source)
     path = Path(source).expanduser()
     if not path.exists():
         similar = difflib.get_close_matches(str(source), [entry.name for entry in PUBLISHED])
@@ -167,10 +165,22 @@ def _located(source: str | Path, progress: bool = True) -> Path:
     return path
 
 
+def _snapshot(source: str) -> Path:
+    from huggingface_hub import snapshot_download  # needed by few, and slow to import
+
+    repo_id, _, revision = source.removeprefix("hf-hub:").partition("@")
+    if revision.startswith("/") or ".." in revision:
+        raise ValueError(f"revision is {revision!r}, expected a branch, a tag or a commit")
+    try:
+        return Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # huggingface_hub raises errors of many kinds
+        raise DownloadError(f"{source} could not be fetched: {error}") from error
+
+
 def _class_wide(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """The weights whose shape differs in the number of classes, and in nothing else."""
     responses = "attention_branch.response_norm.weight"  # one per class
-    if responses not in weights or responses not in expected:
+    if any(each.get(responses, torch.tensor(0)).ndim != 1 for each in (weights, expected)):
         return []
     classes = (len(weights[responses]), len(expected[responses]))
 

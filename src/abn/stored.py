@@ -56,7 +56,8 @@ def check_fit(weights: Mapping[str, Tensor], model: ABN, path: Path) -> None:
     """Compares names and shapes of weights with those of a network.
 
     Raises:
-        CheckpointError: If a weight is missing, left over or of another shape. All such are named.
+        CheckpointError: If a weight is missing, left over, of another shape, or of whole numbers where others
+            are expected. All such are named.
     """
     expected = model.state_dict()
     faults = {
@@ -66,6 +67,11 @@ def check_fit(weights: Mapping[str, Tensor], model: ABN, path: Path) -> None:
             f"{key} {tuple(weights[key].shape)}, expected {tuple(value.shape)}"
             for key, value in expected.items()
             if key in weights and weights[key].shape != value.shape
+        ],
+        "of another kind": [
+            f"{key} {weights[key].dtype}, expected {value.dtype}"
+            for key, value in expected.items()
+            if key in weights and weights[key].is_floating_point() != value.is_floating_point()
         ],
     }
     lines = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
@@ -90,9 +96,9 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         official = weights if "att_conv.weight" in weights else to_reference(weights)
         model, arguments = architecture(official)
+        return {"model": model, **arguments}, from_reference(official)
     except ValueError as error:
         raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
-    return {"model": model, **arguments}, from_reference(official)
 
 
 def _configuration(text: str | bytes, path: Path) -> dict[str, Any]:
