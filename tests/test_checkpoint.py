@@ -145,7 +145,7 @@ def test_flipped_bits_never_raise_anything_else(official, tmp_path):
     size = len(buffer.getvalue())
     generator = random.Random(0)
     refused = 0
-    for place in range(400):
+    for place in range(200):
         damaged = bytearray(buffer.getvalue())
         # The pickle comes first, then the numbers, and last the list of contents.
         start, end = (0, 3000) if place % 2 else (size - 10_000, size)
@@ -155,7 +155,7 @@ def test_flipped_bits_never_raise_anything_else(official, tmp_path):
             read_checkpoint(tmp_path / "model.pth")
         except CheckpointError:
             refused += 1
-    assert refused > 100
+    assert refused > 50
 
 
 @pytest.mark.parametrize("kind", ["pickle protocol 4", "TorchScript"])

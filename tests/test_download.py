@@ -294,6 +294,7 @@ def _fetch_in_process(arguments: tuple[str, str]) -> bytes:
     return cached(address, "model.pth", check=lambda path: None, progress=False).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_one_file_once(server, cache, content):
     server.delay = 0.5
     with multiprocessing.get_context("spawn").Pool(2) as pool:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -29,6 +30,7 @@ def test_quickstart_prints_its_figures_and_writes_its_picture(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["attention.png"]
 
 
+@pytest.mark.slow
 def test_coverage_writes_its_tables_and_goes_on_where_it_stopped(tmp_path):
     command = [sys.executable, str(EXAMPLES / "coverage.py"), "--directory", str(tmp_path), "--workers", "1"]
     command += ["--limit", "0.8", "--models"]

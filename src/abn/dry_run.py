@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
 
 Shape = tuple[int, int, int]
 """(C, H, W) of images or features."""
@@ -28,7 +31,8 @@ def rehearse(
     batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device=device_of(module))
     with torch.no_grad():
         try:
-            return run(_evaluating(_meta_copy(module)), batch.to("meta"))
+            with _QuickShapes():
+                return run(_evaluating(_meta_copy(module)), batch.to("meta"))
         except Exception:  # the module may be the user's own code, and fail in any way
             return run(_evaluating(copy.deepcopy(module)), batch)
 
@@ -43,7 +47,7 @@ def other_shape(module: nn.Module, shape: Shape) -> Shape:
     channels, height, width = shape
     taller = channels, 2 * height, width
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _QuickShapes():
             _evaluating(_meta_copy(module))(
                 torch.zeros(OTHER_BATCH, *taller, dtype=_reference(module).dtype, device="meta")
             )
@@ -96,6 +100,30 @@ def training_mode(module: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for submodule, mode in modes.items():
             submodule.training = mode
+
+
+# PyTorch leaves its base class untyped, hence the two ignores.
+class _QuickShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers at once for the operations that take PyTorch most of a rehearsal.
+
+    It finds the shapes of their results by running a dozen operations in Python, though they are those of
+    their input.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (aten.hardswish.default, aten.hardsigmoid.default, aten.gelu.default):
+            return torch.empty_like(args[0])
+        if func is aten.hardswish_.default:
+            return args[0]
+        if func is aten.native_batch_norm.default:
+            images, _, _, running_mean, *_ = args
+            if running_mean is None or running_mean.shape == images.shape[1:2]:
+                statistics = images.new_empty(images.shape[1])
+                return torch.empty_like(images), statistics, statistics
+        return func(*args, **(kwargs or {}))
 
 
 def _meta_copy(module: nn.Module) -> nn.Module:
