@@ -105,7 +105,7 @@ def convert(source: str | Path, destination: str | Path) -> None:
     Also as ``python -m abn convert SOURCE DESTINATION``. A conversion there and back changes no weight.
 
     Args:
-        source: A file or a directory, as for :func:`load`.
+        source: As for :func:`load`.
         destination: ``.safetensors`` writes our names, and beside the weights how to build the network;
             ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
             epoch 0, with any version of PyTorch.
@@ -184,13 +184,12 @@ def _class_wide(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
         return []
     classes = (len(weights[responses]), len(expected[responses]))
 
-    def differs_in_classes(key: str) -> bool:
-        sizes = list(zip(weights[key].shape, expected[key].shape, strict=False))
-        same_length = weights[key].ndim == expected[key].ndim
-        changed = [pair for pair in sizes if pair[0] != pair[1]]
-        return same_length and bool(changed) and all(pair == classes for pair in changed)
+    def as_wide(key: str) -> bool:
+        ours, theirs = expected[key].shape, weights[key].shape
+        changed = {pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]}
+        return len(ours) == len(theirs) and changed == {classes}
 
-    return [key for key in weights.keys() & expected.keys() if differs_in_classes(key)]
+    return [key for key in expected if key in weights and as_wide(key)]
 
 
 def _check_published(entry: Weights, path: Path) -> None:
