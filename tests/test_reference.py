@@ -75,7 +75,6 @@ def test_architecture_is_read_off_the_shapes(case):
         ("abn_resnet34", {}),
         pytest.param("abn_resnet101", {}, marks=pytest.mark.slow),
         ("abn_se_resnet34", {}),
-        pytest.param("abn_se_resnet101", {}, marks=pytest.mark.slow),
         pytest.param("abn_se_resnet152", {}, marks=pytest.mark.slow),
         ("abn_cifar_resnet", {"depth": 8, "in_channels": 1}),
         ("abn_cifar_resnet", {"depth": 38, "in_channels": 4}),

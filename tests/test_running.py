@@ -16,10 +16,8 @@ from abn import ABN, ABNLoss, ABNOutput, create_model, wrap_backbone
 pytestmark = pytest.mark.filterwarnings("ignore")  # of compilers and exporters, about themselves
 OUTPUTS = list(ABNOutput._fields)
 PUBLISHED = {
-    "abn_se_resnet18": {},
+    "abn_se_resnet18": {},  # a map without weights of its own
     "abn_cifar_resnext": {"depth": 11, "cardinality": 2, "base_width": 8},  # a ResNet with a norm unapplied
-    "abn_cifar_densenet": {"depth": 10, "growth_rate": 4},
-    "abn_cifar_wide_resnet": {"depth": 10, "widen_factor": 1},
 }
 FEW_FAMILIES = [
     pytest.param(name, marks=[pytest.mark.slow] if i > 1 else [])
