@@ -116,6 +116,12 @@ def test_argument_that_json_cannot_hold_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_files_are_as_readable_as_others(tmp_path):
+    (tmp_path / "other").touch()
+    wrap_backbone("timm/test_resnet").save_pretrained(tmp_path)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
 def test_file_is_replaced_in_one_step(tmp_path, monkeypatch):
     model = wrap_backbone("timm/test_resnet")
     model.save_pretrained(tmp_path)

@@ -75,9 +75,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """A file to write to, which takes the place of ``path`` in one step once it is complete."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        temporary.chmod(mode)  # safetensors lets nobody else read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
