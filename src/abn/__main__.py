@@ -13,7 +13,7 @@ def main() -> None:
     convert = commands.add_parser(
         "convert", help="rewrites weights of the official code as safetensors, and back"
     )
-    convert.add_argument("source", help="a file or directory that abn.hub.load takes")
+    convert.add_argument("source", help="what abn.hub.load takes: a file, a directory, a name, an address")
     convert.add_argument("destination", help=".safetensors, or .pth.tar for the official code")
     arguments = parser.parse_args()
     try:

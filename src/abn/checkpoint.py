@@ -110,8 +110,10 @@ _NUMPY_SCALARS: list[Any] = [
     (_Ignored, name)
     for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 ]
-_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
-_DTYPES |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+_DTYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:

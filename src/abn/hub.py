@@ -108,11 +108,11 @@ def convert(source: str | Path, destination: str | Path) -> None:
         source: As for :func:`load`.
         destination: ``.safetensors`` writes our names, and beside the weights how to build the network;
             ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
-            epoch 0, with any version of PyTorch.
+            epoch 0, in the format that PyTorch 0.4 read.
 
     Raises:
-        CheckpointError: As in :func:`load`.
-        FileNotFoundError: If there is no such source.
+        CheckpointError, DownloadError, TypeError: As in :func:`load`.
+        FileNotFoundError: If there is no such source, or no directory for the destination.
         ValueError: If the destination's name ends otherwise, or the official code has no such network, with
             the residual mechanism and a copied stage.
     """
@@ -132,7 +132,7 @@ def convert(source: str | Path, destination: str | Path) -> None:
             save_file({key: value.contiguous().clone() for key, value in weights.items()}, file, metadata)
     else:
         checkpoint = _official_checkpoint(config, weights, path)
-        with replacing(destination) as file:  # in the format that PyTorch 0.4 reads too
+        with replacing(destination) as file:  # in the format that PyTorch 0.4 read
             torch.save(checkpoint, file, _use_new_zipfile_serialization=False)
 
 

@@ -4,7 +4,7 @@ With an attention branch: the official code's ``models/cifar/densenet.py``, cut 
 """
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -142,7 +142,7 @@ def abn_cifar_densenet(
     dropout: float = 0.0,
     num_classes: int = 10,
     in_channels: int = 3,
-    stage: Any = "copy",
+    stage: nn.Module | Literal["copy", "none"] = "copy",
     **kwargs: Any,
 ) -> ABN:
     """DenseNet-BC for CIFAR with an attention branch; arguments as for :func:`cifar_densenet`.

@@ -3,7 +3,7 @@
 With an attention branch: the official code's ``models/cifar/wrn.py``, cut after ``block2``.
 """
 
-from typing import Any
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -111,7 +111,7 @@ def abn_cifar_wide_resnet(
     dropout: float = 0.0,
     num_classes: int = 10,
     in_channels: int = 3,
-    stage: Any = "copy",
+    stage: nn.Module | Literal["copy", "none"] = "copy",
     **kwargs: Any,
 ) -> ABN:
     """Wide ResNet for CIFAR with an attention branch; arguments as for :func:`cifar_wide_resnet`.
@@ -125,6 +125,6 @@ def abn_cifar_wide_resnet(
         depth, widen_factor, dropout=dropout, num_classes=num_classes, in_channels=in_channels
     )
     if stage == "copy":
-        stage = stride_one_copy(backbone.block3, (32 * widen_factor, 16, 16))
+        stage = cast(nn.Module, stride_one_copy(backbone.block3, (32 * widen_factor, 16, 16)))
     size = (in_channels, 32, 32)
     return wrap_backbone(backbone, split="block2", stage=stage, input_size=size, **kwargs)
