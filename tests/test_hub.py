@@ -354,6 +354,7 @@ def test_converted_safetensors_describe_themselves(checkpoint, tmp_path):
     hub.convert(checkpoint, tmp_path / "ours.safetensors")
     with safe_open(tmp_path / "ours.safetensors", "pt") as file:
         config = json.loads(file.metadata()["config"])
+    assert config.pop("preprocessing")["size"] == [32, 32]
     assert config == {"model": "abn_cifar_resnet", "depth": 8, "num_classes": 6, "in_channels": 3}
 
 

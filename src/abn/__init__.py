@@ -21,6 +21,7 @@ from abn.models import (
 )
 from abn.network import ABN, ABNOutput, LogitsOnly
 from abn.perception import PerceptionBranch
+from abn.preprocessing import Preprocessing
 from abn.registry import create_model, list_models
 from abn.tracer import CutError
 from abn.wrap import find_splits, wrap_backbone
@@ -35,6 +36,7 @@ __all__ = [
     "CutError",
     "LogitsOnly",
     "PerceptionBranch",
+    "Preprocessing",
     "abn_cifar_densenet",
     "abn_cifar_resnet",
     "abn_cifar_resnext",

@@ -21,7 +21,7 @@ from abn.download import DownloadError, cached
 from abn.network import ABN
 from abn.published import PUBLISHED, Published, Weights
 from abn.saving import CONFIG, WEIGHTS, replacing
-from abn.stored import built, check_fit, contents
+from abn.stored import BESIDE, built, check_fit, contents
 
 __all__ = ["CheckpointError", "DownloadError", "available", "convert", "load"]
 
@@ -66,7 +66,8 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
         progress: Shows a bar during a download.
 
     Returns:
-        The network in evaluation mode, on the CPU, in the default floating-point type.
+        The network in evaluation mode, on the CPU, in the default floating-point type. Its ``preprocessing``
+        and the names of its ``classes`` are set where they are known.
 
     Raises:
         CheckpointError: If a file is no checkpoint, or its weights are not those of its network; all that are
@@ -89,11 +90,15 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
     check_num_classes(num_classes)
     path = _located(source, progress)
     config, weights = contents(path)
-    model = built(config if num_classes is None else {**config, "num_classes": num_classes}, path)
+    if num_classes is not None:
+        config = {**config, "num_classes": num_classes, "classes": None}
+    model = built(config, path)
     anew = _class_wide(weights, model.state_dict()) if num_classes is not None else []
     weights |= {key: model.state_dict()[key] for key in anew}
     check_fit(weights, model, path)
     model.load_state_dict(weights)
+    if (entry := _published(source)) is not None and entry.preprocessing is not None:
+        model.preprocessing = entry.preprocessing
     if anew:
         _logger.warning("%s: started anew for %d classes: %s", path, num_classes, ", ".join(anew))
     return model.eval()
@@ -141,7 +146,7 @@ def _located(source: str | Path, progress: bool = True) -> Path:
     if not isinstance(source, (str, Path)) or not str(source):
         raise TypeError(f"source is {source!r}, expected a name, a path or an address")
     if isinstance(source, str):
-        entry = next((entry for entry in PUBLISHED if entry.name == source), None)
+        entry = _published(source)
         if entry is not None and Path(source).exists():
             raise ValueError(
                 f"{source} is the name of published weights and of a file: write ./{source} for the file"
@@ -163,6 +168,10 @@ def _located(source: str | Path, progress: bool = True) -> Path:
         hint = f"similar: {', '.join(similar)}" if similar else "see abn.hub.available()"
         raise FileNotFoundError(f"there is no file {path}, and no published weights of this name; {hint}")
     return path
+
+
+def _published(source: str | Path) -> Weights | None:
+    return next((entry for entry in PUBLISHED if entry.name == source), None)
 
 
 def _snapshot(source: str) -> Path:
@@ -209,7 +218,7 @@ def _official_checkpoint(
         raise ValueError(f"{path} holds no network that the official code has: {error}") from error
     same = {"model": model, "mechanism": "residual", "stage": "copy", **arguments}
     # The shapes have told of the compression; the other two change no output.
-    irrelevant = ("compression", "dropout", "input_size")
+    irrelevant = ("compression", "dropout", "input_size", *BESIDE)
     given = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
     others = {key: value for key, value in given.items() if value != same.get(key)}
     if others:

@@ -1,12 +1,14 @@
 """The network: a feature extractor, an attention branch and a perception branch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from abn.preprocessing import Preprocessing
 from abn.saving import push, save
 
 
@@ -56,6 +58,10 @@ class ABN(nn.Module):
         self.perception_branch = perception_branch
         self.config: dict[str, Any] | None = None
         """The arguments of :func:`abn.wrap_backbone` that build this network, if they include its name."""
+        self.preprocessing: Preprocessing | None = None
+        """What is done to images before the network sees them, where known. Saved with the network."""
+        self.classes: Sequence[str] | None = None
+        """Names of the K classes, where known. Saved with the network."""
 
     def forward(self, images: Tensor, attention_map: Tensor | None = None) -> ABNOutput:
         """Classifies the images.
@@ -119,9 +125,9 @@ class ABN(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Saves the network where :func:`abn.hub.load` finds it: ``config.json`` and ``model.safetensors``.
 
-        The first holds the names and keyword arguments that built the network, the second its weights: a
-        layer that was replaced since does not come back. Nothing is pickled, and each file is there in full
-        or not at all.
+        The first holds the names and keyword arguments that built the network, its ``preprocessing`` and its
+        ``classes``, the second its weights: a layer that was replaced since does not come back. Nothing is
+        pickled, and each file is there in full or not at all.
 
         Args:
             directory: Made if it does not exist.
@@ -151,7 +157,12 @@ class ABN(nn.Module):
     def _current_config(self) -> dict[str, Any] | None:
         if self.config is None:
             return None
-        return {**self.config, "mechanism": self.perception_branch.mechanism}  # may have been changed since
+        config = {**self.config, "mechanism": self.perception_branch.mechanism}  # may have been changed since
+        if self.preprocessing is not None:
+            config["preprocessing"] = asdict(self.preprocessing)
+        if self.classes is not None:
+            config["classes"] = list(self.classes)
+        return config
 
 
 class LogitsOnly(nn.Module):

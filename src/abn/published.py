@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from abn.preprocessing import Preprocessing
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -26,6 +28,8 @@ class Weights:
     layout: str
     """``"official"``: written by the official code. ``"unverified"``: by code whose networks have the same
     layout, and nobody here has seen the file."""
+    preprocessing: Preprocessing | None = None
+    """Where it is not that of the official code for ImageNet or CIFAR."""
     size: int | None = None
     """Bytes, where known."""
     sha256: str | None = None
@@ -53,6 +57,8 @@ _LAB = "machine-perception-robotics-group"
 _OFFICIAL = (f"{_LAB}/attention_branch_network", "MIT", "official")
 _GALS = ("spetryk/GALS", "none", "unverified")
 _EDITOR = (f"{_LAB}/AttentionEditorABN", "MIT", "unverified")
+_WHOLE = Preprocessing(resize=None)
+_HALF = Preprocessing(resize=None, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 # fmt: off
 PUBLISHED = Published([
@@ -64,12 +70,12 @@ PUBLISHED = Published([
     Weights("abn_resnet101", "abn_resnet101", "ImageNet", 21.8, 22.5, _FOLDER + "1B5jBHTfskKAgNpsFm9iADn1lskn2UWyk", *_OFFICIAL),
     Weights("abn_resnet152", "abn_resnet152", "ImageNet", 21.4, 22.2, _FOLDER + "1ZFq0ubZitsuOwPhrQopQOqVW5-KXflFr", *_OFFICIAL),
     Weights("abn_resnet50_mirror", "abn_resnet50", "ImageNet", 23.1, 24.1, _FILE + "12ca2mlKWeft-VNsjsFnhkxNnb2XyzfbZ", *_GALS),  # a copy of the official file
-    Weights("abn_resnet50_waterbirds100", "abn_resnet50", "Waterbirds-100", None, None, _FILE + "1_UR4YUqwwRUHOZ4OxNjfHQMa5qyk-y2N", *_GALS),
-    Weights("abn_resnet50_waterbirds95", "abn_resnet50", "Waterbirds-95", None, None, _FILE + "1nknUUhWHLADGlu-pOcGHnaswc00ZUC7y", *_GALS),
-    Weights("abn_resnet50_food", "abn_resnet50", "Food-101, 5 classes", 30.7, 30.8, _FILE + "1v2dK8liDRI69OdZep3UCBlr_lMk69ErG", *_GALS),
-    Weights("abn_resnet50_coco", "abn_resnet50", "COCO-ApparentGender", None, None, _FILE + "1PGf7-0UPL8BePOJpBa9WWGZtNrItjrjk", *_GALS),
-    Weights("abn_resnet18_cub", "abn_resnet18", "CUB-200-2010", None, None, _FILE + "1SGlBahck_F8CkBmfxkCCjBjA_2UT_t1v", *_EDITOR),
-    Weights("abn_resnet34_cub", "abn_resnet34", "CUB-200-2010", None, None, _FILE + "1u0HI9FXjoO_WH4JLQvqE_ZEvp_0WD-PH", *_EDITOR),
-    Weights("abn_resnet50_cub", "abn_resnet50", "CUB-200-2010", None, None, _FILE + "15it2_wGo41FRFlrTMJR66Ve42P1lJNDr", *_EDITOR),
+    Weights("abn_resnet50_waterbirds100", "abn_resnet50", "Waterbirds-100", None, None, _FILE + "1_UR4YUqwwRUHOZ4OxNjfHQMa5qyk-y2N", *_GALS, _WHOLE),
+    Weights("abn_resnet50_waterbirds95", "abn_resnet50", "Waterbirds-95", None, None, _FILE + "1nknUUhWHLADGlu-pOcGHnaswc00ZUC7y", *_GALS, _WHOLE),
+    Weights("abn_resnet50_food", "abn_resnet50", "Food-101, 5 classes", 30.7, 30.8, _FILE + "1v2dK8liDRI69OdZep3UCBlr_lMk69ErG", *_GALS, _WHOLE),
+    Weights("abn_resnet50_coco", "abn_resnet50", "COCO-ApparentGender", None, None, _FILE + "1PGf7-0UPL8BePOJpBa9WWGZtNrItjrjk", *_GALS, _WHOLE),
+    Weights("abn_resnet18_cub", "abn_resnet18", "CUB-200-2010", None, None, _FILE + "1SGlBahck_F8CkBmfxkCCjBjA_2UT_t1v", *_EDITOR, _HALF),
+    Weights("abn_resnet34_cub", "abn_resnet34", "CUB-200-2010", None, None, _FILE + "1u0HI9FXjoO_WH4JLQvqE_ZEvp_0WD-PH", *_EDITOR, _HALF),
+    Weights("abn_resnet50_cub", "abn_resnet50", "CUB-200-2010", None, None, _FILE + "15it2_wGo41FRFlrTMJR66Ve42P1lJNDr", *_EDITOR, _HALF),
 ])
 # fmt: on

@@ -2,19 +2,25 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.models import ResNet50_Weights
 
 from abn.backbone import FETCHING
 from abn.checkpoint import CheckpointError, read_checkpoint
 from abn.convert import architecture, from_reference, to_reference
 from abn.network import ABN
+from abn.preprocessing import CIFAR, Preprocessing
 from abn.registry import create_model
 from abn.saving import CONFIG, UNSAVED, WEIGHTS
 from abn.wrap import wrap_backbone
+
+BESIDE = ("preprocessing", "classes")
+"""What a configuration tells beside the arguments that build the network."""
 
 
 def contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -41,15 +47,29 @@ def built(config: dict[str, Any], path: Path) -> ABN:
     Raises:
         ValueError: If the configuration, from this path, builds none.
     """
-    arguments = dict(config)
-    name = arguments.pop("model", None)
+    arguments = {key: value for key, value in config.items() if key not in ("model", *BESIDE)}
+    name = config.get("model")
     try:
+        preprocessing = _preprocessing(config.get("preprocessing"))
         model = wrap_backbone(**arguments) if name is None else create_model(name, **arguments)
     except Exception as error:  # the library that builds the backbone may fail in any way
         raise ValueError(f"{path} does not build a network: {error}") from error
     if not isinstance(model, ABN):
         raise ValueError(f"{path} asks for {name}, expected a network with an attention branch")
+    if preprocessing is not None:
+        model.preprocessing = preprocessing  # else it may be known from timm
+    if (classes := config.get("classes")) is not None:
+        model.classes = tuple(map(str, classes))
     return model
+
+
+def _preprocessing(values: dict[str, Any] | None) -> Preprocessing | None:
+    if values is None:
+        return None
+    tuples: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }  # which JSON does not know
+    return Preprocessing(**tuples)
 
 
 def check_fit(weights: Mapping[str, Tensor], model: ABN, path: Path) -> None:
@@ -96,9 +116,19 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         official = weights if "att_conv.weight" in weights else to_reference(weights)
         model, arguments = architecture(official)
-        return {"model": model, **arguments}, from_reference(official)
+        return {"model": model, **arguments, **_published_data(model, **arguments)}, from_reference(official)
     except ValueError as error:
         raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
+
+
+def _published_data(model: str, num_classes: int, in_channels: int = 3, **_: Any) -> dict[str, Any]:
+    """What the official code was published for: CIFAR and ImageNet."""
+    data: dict[str, Any] = {}
+    if in_channels == 3:
+        data["preprocessing"] = asdict(CIFAR if "cifar" in model else Preprocessing())
+    if "cifar" not in model and num_classes == 1000:
+        data["classes"] = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+    return data
 
 
 def _configuration(text: str | bytes, path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from abn.cut import Parts, Splits, cut, keep_input, splits_of
 from abn.dry_run import device_of, dry_run, overwrites_input
 from abn.network import ABN
 from abn.perception import Mechanism, PerceptionBranch, check_mechanism
+from abn.preprocessing import preprocessing_of
 from abn.stride import stride_one_copy
 
 
@@ -104,6 +105,8 @@ def wrap_backbone(
     kept = [m for part in (parts.feature_extractor, parts.tail, branch_stage) if part for m in part.modules()]
     for module in set(model.modules()).difference(kept):
         module.training = backbone.training
+    if (preprocessing := preprocessing_of(backbone)) is not None and shape[0] == 3:
+        model.preprocessing = preprocessing.at(shape[1:])
     if name is not None and not isinstance(stage, nn.Module):
         model.config = {
             "backbone": name,

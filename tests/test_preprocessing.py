@@ -1,0 +1,121 @@
+"""What is done to an image before a network sees it."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torchvision.models import ResNet50_Weights
+
+import abn
+from abn import Preprocessing, hub, wrap_backbone
+from abn.preprocessing import CIFAR, preprocessing_of, read_image
+
+
+def picture(width, height, mode="RGB"):
+    pixels = torch.randint(256, (height, width, 3), dtype=torch.uint8).numpy()
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (200, 500), (224, 224)])
+def test_default_is_torchvisions_for_imagenet(width, height):
+    image = picture(width, height)
+    expected = ResNet50_Weights.IMAGENET1K_V1.transforms()(image)
+    assert torch.allclose(Preprocessing()(image), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "inception_v4"])
+def test_backbone_of_timm_brings_timms(name):
+    backbone = timm.create_model(name)
+    config = timm.data.resolve_model_data_config(backbone)
+    expected = timm.data.create_transform(**config)(image := picture(400, 300))
+    assert torch.allclose(preprocessing_of(backbone)(image), expected, atol=1e-6)
+
+
+def test_backbone_of_timm_for_other_sizes_and_channels():
+    assert wrap_backbone("timm/test_resnet", input_size=96).preprocessing.size == (96, 96)
+    assert wrap_backbone("timm/test_resnet", in_chans=1).preprocessing is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "1"])
+def test_pictures_of_all_modes_are_taken_for_rgb(mode):
+    assert Preprocessing((8, 8), 10)(picture(20, 30, mode)).shape == (3, 8, 8)
+
+
+def test_view_is_the_part_that_is_seen():
+    image = Image.new("RGB", (400, 300), "black")
+    image.paste("white", (125, 75, 275, 225))
+    half = Preprocessing((50, 50), 100, mean=(0,) * 3, std=(1,) * 3)
+    assert half.view(image).size == (150, 150)
+    assert half.view(image).getextrema() == ((255, 255),) * 3
+    assert half(image)[:, 1:-1, 1:-1].min() == 1  # but for the seam
+    assert Preprocessing((50, 50), None).view(image).size == (400, 300)
+
+
+def test_other_size_keeps_the_part_that_is_seen():
+    assert Preprocessing().at((448, 448)) == Preprocessing((448, 448), 512)
+    assert CIFAR.at((64, 64)).resize is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 224}, "size is 224, expected"),
+        ({"size": (0, 5)}, "size is"),
+        ({"resize": 100}, "resize is 100, expected None or at least 224"),
+        ({"mean": (0.5,)}, "mean is .*three numbers"),
+        ({"std": (0.5, 0.5, 0.0)}, "std is .*above 0"),
+        ({"std": (0.5, 0.5, float("nan"))}, "std is .*three numbers"),
+        ({"interpolation": "cubic"}, "interpolation is 'cubic', expected"),
+    ],
+)
+def test_wrong_values_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(**arguments)
+
+
+def test_network_keeps_it_with_the_names_of_its_classes(tmp_path):
+    model = abn.abn_resnet18(num_classes=2)
+    model.preprocessing = Preprocessing((96, 128), None, mean=(0.5, 0.5, 0.5))
+    model.classes = ("cat", "dog")
+    model.save_pretrained(tmp_path)
+    loaded = hub.load(tmp_path)
+    assert (loaded.preprocessing, loaded.classes) == (model.preprocessing, model.classes)
+    assert hub.load(tmp_path, num_classes=5).classes is None  # they are others
+    assert hub.load(tmp_path, num_classes=5).preprocessing == model.preprocessing
+
+
+def test_official_weights_bring_the_official_codes(tmp_path):
+    network = abn.abn_cifar_resnet(8)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    assert hub.load(tmp_path / "weights.pth").preprocessing == CIFAR
+    torch.save(abn.abn_resnet18().state_dict(), tmp_path / "weights.pth")
+    loaded = hub.load(tmp_path / "weights.pth")
+    assert loaded.preprocessing == Preprocessing()
+    assert loaded.classes[281] == "tabby"
+
+
+def test_picture_is_turned_upright(tmp_path):
+    image = Image.new("RGB", (20, 10), "black")
+    image.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = read_image(tmp_path / "turned.png")
+    assert upright.size == (10, 20)
+    assert upright.getpixel((9, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    assert [read_image(tmp_path / "deep.png").getpixel((x, 0))[0] for x in range(4)] == [0, 1, 128, 255]
+
+
+def test_real_numbers_and_broken_files_are_named(tmp_path):
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "real.tiff")
+    with pytest.raises(OSError, match=r"real.tiff cannot be read as an image: pixels are real numbers"):
+        read_image(tmp_path / "real.tiff")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(OSError, match=r"broken.jpg cannot be read as an image"):
+        read_image(tmp_path / "broken.jpg")
