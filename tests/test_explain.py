@@ -1,0 +1,130 @@
+"""``python -m abn explain``: pictures of where a network looks."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+import abn
+from abn.__main__ import main
+from abn.explain import explain
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A directory with a small network."""
+    torch.manual_seed(0)
+    network = abn.abn_cifar_resnet(8, num_classes=3)
+    network.preprocessing = abn.Preprocessing((32, 32), 36)
+    network.classes = ("ant", "bee", "cat")
+    directory = tmp_path_factory.mktemp("model")
+    network.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of seven images in several formats and folders, and a text."""
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    for index, name in enumerate(("a.png", "b.jpg", "c.bmp", "d.gif", "e.webp", "more/a.png", "more/a.tiff")):
+        Image.new("RGB", (40 + index, 60), (30 * index, 0, 0)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def call(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["abn", "explain", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_every_image_gets_a_picture(tmp_path, monkeypatch, capsys, images, model, batch_size):
+    words = ["--model", model, "--out", tmp_path / "out", "--batch-size", batch_size]
+    assert call(monkeypatch, images, *words) == 0
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}
+    assert written == {
+        "a.png.png", "b.jpg.png", "c.bmp.png", "d.gif.png", "e.webp.png", "more/a.png.png", "more/a.tiff.png",
+    }  # fmt: skip
+    assert "images skipped: 0" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "a.png.png") as picture:
+        assert picture.size == (2 * 384 + 8, 384 + 8 + 3 * 22)  # image, overlay, and a line per class
+
+
+def test_picture_holds_what_the_network_sees_and_its_map_over_it(tmp_path, images, model):
+    network = abn.hub.load(model)
+    assert explain(network, images / "more" / "a.png", tmp_path) == {}
+    image = Image.open(images / "more" / "a.png")
+    attention_map = network(network.preprocessing(image)[None]).attention_map[0]
+    panel = network.preprocessing.view(image).resize((384, 384))
+    expected = abn.visualize.overlay(panel, attention_map)
+    with Image.open(tmp_path / "a.png.png") as picture:
+        left, right = picture.crop((0, 0, 384, 384)), picture.crop((392, 0, 776, 384))
+    assert left.getextrema() == panel.getextrema()
+    assert right.tobytes() == expected.tobytes()
+
+
+def test_broken_image_is_skipped_by_name_and_the_exit_code_tells(
+    tmp_path, monkeypatch, capsys, images, model
+):
+    (images / "b.jpg").write_bytes(b"no image")
+    (images / "c.bmp").write_bytes((images / "c.bmp").read_bytes()[:100])
+    assert call(monkeypatch, images, "--model", model, "--out", tmp_path / "out") == 1
+    shown = capsys.readouterr()
+    assert f"skipped: {images / 'b.jpg'} cannot be read as an image" in shown.err
+    assert f"skipped: {images / 'c.bmp'} cannot be read as an image" in shown.err
+    assert "images skipped: 2" in shown.out
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 5
+
+
+def test_pictures_within_the_folder_are_not_explained_again(tmp_path, monkeypatch, images, model):
+    for _ in range(2):
+        assert call(monkeypatch, images, "--model", model, "--out", images / "maps") == 0
+    assert len(list((images / "maps").rglob("*.png"))) == 7
+
+
+def test_unbounded_map_and_unknown_preprocessing(tmp_path, images, caplog):
+    network = abn.wrap_backbone("torchvision/resnet18", num_classes=8)
+    network.attention_branch = abn.abn_se_resnet18(num_classes=8).attention_branch  # Σ log(1 + r)
+    with torch.no_grad():
+        network.attention_branch.response_norm.bias.fill_(5)
+    assert explain(network, images / "a.png", tmp_path) == {}
+    assert "does not tell how its images are prepared" in caplog.text
+    with Image.open(tmp_path / "a.png.png") as picture:
+        assert picture.height == 384 + 8 + 5 * 22
+
+
+@pytest.mark.parametrize(
+    ("source", "model_name", "more", "message"),
+    [
+        ("nowhere", None, [], "no image and no folder"),
+        (".", None, [], "no image in"),
+        ("file.txt", "no_such_model", [], "there is no file no_such_model"),
+        ("file.txt", None, ["--batch-size", "0"], "--batch-size is 0"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path, monkeypatch, capsys, model, source, model_name, more, message):
+    (tmp_path / "file.txt").write_text("")
+    words = [tmp_path / source, "--model", model_name or model, "--out", tmp_path / "out", *more]
+    assert message in call(monkeypatch, *words)
+
+
+@pytest.mark.slow
+def test_command_line_explains(tmp_path, images, model):
+    command = [
+        sys.executable,
+        "-m",
+        "abn",
+        "explain",
+        str(images),
+        "--model",
+        str(model),
+        "--out",
+        str(tmp_path),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "images skipped: 0" in result.stdout
