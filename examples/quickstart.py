@@ -2,9 +2,7 @@
 
     python examples/quickstart.py
 
-Takes about a minute and a half on two CPU cores, downloads nothing, and writes attention.png. The digits
-are real (scikit-learn's bundled scans); each is placed at random among pieces of other digits, so that the
-place where the network ought to look is known.
+Takes about a minute and a half on two CPU cores, downloads nothing, and writes attention.png.
 """
 
 import argparse
@@ -12,7 +10,7 @@ import os
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
+from digits import CANVAS, DIGIT, TRAINING_DIGITS, place, scans
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes
@@ -20,10 +18,6 @@ from tqdm import tqdm
 
 from abn import ABNLoss, wrap_backbone
 from abn.visualize import grid
-
-CANVAS, DIGIT, PIECE = 48, 16, 8  # sides in pixels
-PIECES = 10  # of other digits, on each canvas
-TRAINING_DIGITS = 1300  # of 1797; the others are the test set
 
 
 class SmallCNN(nn.Module):
@@ -52,28 +46,6 @@ def stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     )
 
 
-def place(digits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Puts digits (N, 8, 8) on canvases of clutter: images (N, 1, 48, 48), boxes (N, 4) as x1 y1 x2 y2."""
-
-    def draw(limit: int, *size: int) -> list:
-        return torch.randint(limit, (len(digits), *size), generator=generator).tolist()
-
-    large = F.interpolate(digits[:, None], size=(DIGIT, DIGIT), mode="bilinear")[:, 0]
-    images = torch.zeros(len(digits), 1, CANVAS, CANVAS)
-    sources = draw(len(digits), PIECES)  # the digits that the pieces are cut from,
-    cuts = draw(DIGIT - PIECE + 1, PIECES, 2)  # where they are cut,
-    places = draw(CANVAS - PIECE + 1, PIECES, 2)  # and where they are put
-    corners = draw(CANVAS - DIGIT + 1, 2)
-    for i, canvas in enumerate(images[:, 0]):
-        for source, (cut_y, cut_x), (y, x) in zip(sources[i], cuts[i], places[i], strict=True):
-            piece = large[source, cut_y : cut_y + PIECE, cut_x : cut_x + PIECE]
-            canvas[y : y + PIECE, x : x + PIECE] = piece
-        y, x = corners[i]
-        canvas[y : y + DIGIT, x : x + DIGIT] = large[i]
-    y1, x1 = torch.tensor(corners).unbind(dim=1)
-    return images, torch.stack([x1, y1, x1 + DIGIT, y1 + DIGIT], dim=1)
-
-
 def peak_in_box(attention_maps: Tensor, boxes: Tensor) -> Tensor:
     """Whether the highest point of each map (N, 1, h, w), enlarged to the canvas, lies in its box: (N,)."""
     maps = F.interpolate(attention_maps, size=(CANVAS, CANVAS), mode="bilinear")
@@ -91,11 +63,8 @@ def main() -> None:
 
     torch.manual_seed(arguments.seed)
     generator = torch.Generator().manual_seed(arguments.seed)
-    data = load_digits()
-    digits, labels = torch.from_numpy(data.images).float() / 16, torch.from_numpy(data.target)
-    train_digits, test_digits = digits[:TRAINING_DIGITS], digits[TRAINING_DIGITS:]
-    train_labels, test_labels = labels[:TRAINING_DIGITS], labels[TRAINING_DIGITS:]
-    test_images, test_boxes = place(test_digits, generator)
+    (train_digits, train_labels), (test_digits, test_labels) = scans(train=True), scans(train=False)
+    test_images, test_boxes = place(test_digits, test_digits, generator)
 
     model = wrap_backbone(SmallCNN(num_classes=10), input_size=CANVAS)
     criterion = ABNLoss()
@@ -107,7 +76,7 @@ def main() -> None:
 
     progress = tqdm(total=arguments.epochs * len(batches), unit="batch", mininterval=0.5)
     for epoch in range(arguments.epochs):
-        images, _ = place(train_digits, generator)  # new places and new clutter in every epoch
+        images, _ = place(train_digits, train_digits, generator)  # new places and new clutter in every epoch
         order = torch.randperm(TRAINING_DIGITS, generator=generator)
         for batch in batches:
             chosen = order[batch.start : batch.stop]
