@@ -1,0 +1,1 @@
+"""What train.py needs beside it, one idea per file."""

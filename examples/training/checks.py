@@ -1,0 +1,61 @@
+"""What can be known to go wrong before training begins."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from training.checkpoints import LAST, PREVIOUS
+from training.data import Data
+from training.distributed import Processes
+
+# Options that may change when a run is resumed: they change nothing about the weights that come out.
+HARMLESS = {"recipe", "resume", "evaluate", "output", "root", "workers", "maps_every", "device"}
+
+
+def check_options(options: Namespace, data: Data, processes: Processes) -> None:
+    """Compares options with the data and the processes.
+
+    Raises:
+        ValueError: If they do not fit together.
+        OSError: If nothing can be written to the output.
+    """
+    size, count = options.batch_size, processes.count
+    if size % count:
+        raise ValueError(
+            f"--batch-size is {size}, which {count} processes cannot share: take a multiple of {count}"
+        )
+    if options.mixup and size // count % 2:
+        raise ValueError(f"--mixup needs an even --batch-size per process, it is {size // count}")
+    if options.evaluate is not None:
+        return
+    if size > len(data.train):
+        raise ValueError(f"--batch-size is {size}, but there are only {len(data.train)} images to train on")
+    if not options.resume and any((options.output / name).exists() for name in (LAST, PREVIOUS)):
+        raise ValueError(
+            f"{options.output} holds a run already: add --resume to go on with it, or take another --output"
+        )
+    options.output.mkdir(parents=True, exist_ok=True)
+
+
+def comparable(options: Namespace, data: Data) -> dict[str, Any]:
+    """What has to stay the same when a run is resumed."""
+    kept = {name: value for name, value in vars(options).items() if name not in HARMLESS}
+    return kept | {"classes": data.classes, "training images": len(data.train)}
+
+
+def check_resumable(before: dict[str, Any], now: dict[str, Any], directory: Path) -> None:
+    """Compares the options of a run with those it is resumed with.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    differences = [
+        f"{name} {before.get(name)!r}, now {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"the run in {directory} has other options: {'; '.join(differences)}. Resume it with the same, "
+            f"or start anew from its weights: --weights {directory / 'best'} and another --output"
+        )

@@ -1,0 +1,186 @@
+"""The data sets, and loaders that deal them out to the processes."""
+
+import math
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from digits import CANVAS, place, scans
+from PIL import Image
+from timm.data import create_transform
+from timm.data.auto_augment import auto_augment_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
+from torchvision.transforms import v2 as transforms
+
+from abn.preprocessing import CIFAR, Preprocessing, read_image
+from training.distributed import Processes
+from training.randomness import seed_everything, seed_of
+from training.stop import wait_for_the_trainer
+
+DATA_SETS = ("digits", "cifar10", "cifar100")
+
+
+@dataclass
+class Data:
+    """Pictures with their labels, and how they are prepared."""
+
+    train: Dataset  # of (PIL image, label)
+    validation: Dataset
+    classes: list[str]
+    preprocessing: Preprocessing | None  # None: that of the model
+    augmentation: Callable[[Preprocessing, str | None], Callable[[Image.Image], Tensor]]
+
+
+def find_data(name: str, root: Path, processes: Processes) -> Data:
+    """Looks a data set up by name, or as a folder with ``train/`` and ``val/``, one folder per class in each.
+
+    Raises:
+        ValueError, OSError: If there is none, or one that cannot be trained on.
+    """
+    if name == "digits":
+        classes = [str(digit) for digit in range(10)]
+        unscaled = Preprocessing((CANVAS, CANVAS), None, mean=(0.0,) * 3, std=(1.0,) * 3)
+        return Data(
+            ClutteredDigits(train=True), ClutteredDigits(train=False), classes, unscaled, no_augmentation
+        )
+    if name in ("cifar10", "cifar100"):
+        cifar = CIFAR10 if name == "cifar10" else CIFAR100
+        with processes.leader_first():
+            train, validation = cifar(root, train=True, download=True), cifar(root, train=False)
+        return Data(train, validation, train.classes, CIFAR, crop_and_flip)
+    folders = [Path(name) / part for part in ("train", "val")]
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise ValueError(
+            f"data is {name!r}, but there is no folder {' and no '.join(missing)}: expected "
+            f"{', '.join(DATA_SETS)}, or a folder with train/ and val/, one folder per class in each"
+        )
+    train, validation = (ImageFolder(str(folder), loader=read_image) for folder in folders)
+    if different := set(train.classes) ^ set(validation.classes):
+        raise ValueError(
+            f"{' and '.join(map(str, folders))} differ in the classes {', '.join(sorted(different))}"
+        )
+    if len(train.classes) < 2:
+        raise ValueError(f"{folders[0]} holds the one class {train.classes[0]}, expected a folder per class")
+    return Data(train, validation, train.classes, None, crop_resize_and_flip)
+
+
+class ClutteredDigits(Dataset):
+    """The digits of the examples: in training at new places in every epoch, in validation always the same."""
+
+    def __init__(self, train: bool) -> None:
+        self.digits, self.labels = scans(train)
+        self.fixed = None if train else place(self.digits, self.digits, torch.Generator().manual_seed(0))[0]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if self.fixed is None:
+            image = place(self.digits[index : index + 1], self.digits)[0][0]
+        else:
+            image = self.fixed[index]
+        return transforms.functional.to_pil_image(image).convert("RGB"), int(self.labels[index])
+
+
+def no_augmentation(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
+    """For digits, which must not be mirrored."""
+    return preprocessing
+
+
+def crop_and_flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
+    """The usual augmentation for CIFAR, and the official code's."""
+    size = preprocessing.size
+    steps: list[Any] = [transforms.RandomCrop(size, padding=4), transforms.RandomHorizontalFlip()]
+    if policy is not None:
+        mean = tuple(round(255 * value) for value in preprocessing.mean)
+        steps.append(auto_augment_transform(policy, {"translate_const": size[0] // 2, "img_mean": mean}))
+    return transforms.Compose([*steps, preprocessing])
+
+
+def crop_resize_and_flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
+    """The usual augmentation for ImageNet, and the official code's."""
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        (3, *preprocessing.size),
+        is_training=True,
+        color_jitter=None,
+        auto_augment=policy,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+    )
+    return transform
+
+
+@dataclass
+class Prepared(Dataset):
+    """Pictures as tensors. The augmentation of a picture depends on seed, epoch and index alone."""
+
+    pictures: Dataset
+    transform: Callable[[Image.Image], Tensor]
+    seed: int = 0
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, index = key
+        seed_everything("image", self.seed, epoch, index)
+        picture, label = self.pictures[index]
+        return self.transform(picture), label
+
+
+@dataclass
+class TrainingBatches:
+    """Shuffles anew in every epoch, cuts the order into batches, and gives each process its part of each.
+
+    So a batch holds the same pictures however many processes share it, and an epoch can be entered at any
+    batch. Pictures that fill no batch are left out; in the next epoch these are others.
+    """
+
+    pictures: int
+    batch_size: int  # of all processes together
+    seed: int
+    processes: Processes
+    epoch: int = 0
+    start: int = 0
+
+    def __len__(self) -> int:
+        return self.pictures // self.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        generator = torch.Generator().manual_seed(seed_of("order", self.seed, self.epoch))
+        order = torch.randperm(self.pictures, generator=generator).tolist()
+        part = self.batch_size // self.processes.count
+        for batch in range(self.start, len(self)):
+            first = batch * self.batch_size + self.processes.rank * part
+            yield [(self.epoch, index) for index in order[first : first + part]]
+
+
+def training_loader(
+    data: Data, preprocessing: Preprocessing, options: Namespace, batches: TrainingBatches
+) -> DataLoader:
+    augmentation = data.augmentation(preprocessing, options.auto_augment)
+    return _loader(Prepared(data.train, augmentation, options.seed), options.workers, batch_sampler=batches)
+
+
+def validation_loader(
+    data: Data, preprocessing: Preprocessing, options: Namespace, processes: Processes
+) -> DataLoader:
+    """Every picture once, in one of the processes, so that these may get different numbers of pictures."""
+    part = [(0, index) for index in range(processes.rank, len(data.validation), processes.count)]
+    batch_size = math.ceil(options.batch_size / processes.count)
+    pictures = Prepared(data.validation, preprocessing)
+    return _loader(pictures, options.workers, sampler=part, batch_size=batch_size)
+
+
+def _loader(pictures: Dataset, workers: int, **arguments: Any) -> DataLoader:
+    return DataLoader(
+        pictures,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=wait_for_the_trainer,
+        **arguments,
+    )

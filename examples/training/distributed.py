@@ -1,0 +1,100 @@
+"""The processes that train together: one, or those that torchrun started."""
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
+from timm.utils import distribute_bn
+from torch import Tensor, nn
+
+
+class Processes:
+    """Which of how many processes this is, and what they have to do together.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"``, ... By default a GPU where there is one.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.count, self.rank = 1, 0
+        self.device = torch.device(kind)
+        if "WORLD_SIZE" in os.environ:  # set by torchrun
+            if kind == "cuda":
+                self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            # On GPUs gloo serves beside NCCL, for the few numbers that the processes agree on.
+            dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+            self.count, self.rank = dist.get_world_size(), dist.get_rank()
+
+    @property
+    def leader(self) -> bool:
+        """Whether this is the one that writes files."""
+        return self.rank == 0
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The first process of each machine goes ahead, the others follow: for what is fetched once."""
+        ahead = int(os.environ.get("LOCAL_RANK", 0)) == 0
+        if not ahead:
+            self.wait()
+        yield
+        if ahead:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.any(False)
+
+    def any(self, condition: bool) -> bool:
+        """Whether it holds in one of the processes."""
+        if self.count == 1:
+            return condition
+        flag = torch.tensor(int(condition))
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Adds tensors of all processes, on the CPU."""
+        values = values.cpu().clone()
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def share(self, model: nn.Module) -> nn.Module:
+        """The network, its gradients averaged over all processes."""
+        if self.count == 1:
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+    def synchronise_batch_norms(self, model: nn.Module) -> nn.Module:
+        """Lets batch norms see the batches of all processes."""
+        if self.device.type != "cuda":
+            raise ValueError(f"--sync-batchnorm needs GPUs, the device is {self.device}")
+        return convert_sync_batchnorm(model)
+
+    def average_batch_norms(self, model: nn.Module) -> None:
+        """Makes the running averages of batch norms, each from its own batches, the same in all processes."""
+        if self.count > 1:
+            distribute_bn(model, self.count, reduce=True)
+
+    def memory(self) -> int:
+        """The most that was in use so far, in bytes: on the GPU, or by this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,110 @@
+"""The network to train: by name, or from weights; with its attention branch or without."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import abn
+from abn import ABN, ABNOutput
+from abn.preprocessing import Preprocessing
+from abn.saving import WEIGHTS, replacing
+from training.checkpoints import read_checkpoint
+from training.data import Data
+
+
+def create_network(options: Namespace, data: Data) -> ABN:
+    """Builds the network for these data, which knows how images are prepared and what the classes are called.
+
+    Raises:
+        ValueError, OSError: If there is no such model, or it has no such argument.
+    """
+    classes = tuple(data.classes)
+    preprocessing = data.preprocessing
+    if options.image_size is not None:
+        preprocessing = (preprocessing or Preprocessing()).at((options.image_size, options.image_size))
+    size = None if preprocessing is None else preprocessing.size
+    if options.evaluate is not None and not holds_weights_alone(options):
+        model = abn.hub.load(options.evaluate)
+        if (count := len(model.attention_branch.response_norm.weight)) != len(classes):
+            raise ValueError(f"{options.evaluate} knows {count} classes, {options.data} has {len(classes)}")
+    elif options.weights is not None:
+        model = abn.hub.load(options.weights, num_classes=len(classes))
+    else:
+        model = _build(options.model, options.model_arguments, len(classes), size)
+    if data.preprocessing is None:  # colours as the weights expect them
+        preprocessing = model.preprocessing or Preprocessing()
+        preprocessing = preprocessing if size is None else preprocessing.at(size)
+    model.preprocessing, model.classes = preprocessing, classes
+    return model
+
+
+def _build(name: str, arguments: dict[str, Any], num_classes: int, size: tuple[int, int] | None) -> ABN:
+    try:
+        if "/" in name:
+            shape = {} if size is None else {"input_size": (3, *size)}
+            return abn.wrap_backbone(name, num_classes=num_classes, **shape, **arguments)
+        model = abn.create_model(name, num_classes=num_classes, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{name} is not built with the arguments {arguments}: {error}") from error
+    if not isinstance(model, ABN):
+        raise ValueError(
+            f"{name} has no attention branch, expected abn_{name}, with --plain to train without"
+        )
+    return model
+
+
+def plain_network(model: ABN) -> nn.Sequential:
+    """The same network without its attention branch: the baseline, from the same initial weights."""
+    return nn.Sequential(model.feature_extractor, model.perception_branch.tail)
+
+
+def logits_of(output: ABNOutput | Tensor) -> dict[str, Tensor]:
+    """The scores (B, K) by branch; the prediction is the last."""
+    if isinstance(output, Tensor):
+        return {"plain": output}
+    return {"attention": output.attention_logits, "perception": output.perception_logits}
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Computes each part of the network again in the backward pass, instead of keeping its activations.
+
+    Batch norms see each batch twice, so that their running averages follow faster.
+    """
+    for part in model.children():
+        part.forward = lambda *inputs, forward=part.forward: checkpoint(forward, *inputs, use_reentrant=False)
+
+
+def save_network(model: nn.Module, directory: Path) -> None:
+    """Writes a network for use: for ``abn.hub.load``, but for a plain one, of which only the weights."""
+    if isinstance(model, ABN):
+        model.save_pretrained(directory)
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with replacing(directory / WEIGHTS) as file:
+        save_model(model, str(file))
+
+
+def holds_weights_alone(options: Namespace) -> bool:
+    """Whether what is to be evaluated has to be told which network it is of."""
+    return options.plain or Path(options.evaluate).suffix == ".pt"
+
+
+def load_weights(model: nn.Module, source: Path) -> None:
+    """Loads a checkpoint of a run, or the best weights of a plain network, into the network it is of.
+
+    Raises:
+        ValueError, OSError: If it is not there, or of another network.
+    """
+    try:
+        if source.suffix == ".pt":
+            state = read_checkpoint(source)
+            model.load_state_dict(state["ema"] or state["model"])
+        else:
+            load_model(model, source / WEIGHTS if source.is_dir() else source)
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{source} does not hold the weights of this network: {error}") from error

@@ -1,0 +1,33 @@
+"""Optimizer, learning rate and loss."""
+
+from argparse import Namespace
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+
+def create_optimizer(model: nn.Module, options: Namespace) -> Optimizer:
+    """One of timm's optimizers, with the same settings for all weights, as in the official code."""
+    return create_optimizer_v2(
+        list(model.parameters()),
+        opt=options.optimizer,
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+    )
+
+
+def create_schedule(optimizer: Optimizer, options: Namespace, steps: int) -> Scheduler:
+    """The learning rate as a function of the number of steps, of which an epoch has ``steps``."""
+    warmup = {"warmup_t": options.warmup_epochs * steps, "warmup_lr_init": 0.0, "t_in_epochs": False}
+    if options.schedule == "cosine":
+        falling = (options.epochs - options.warmup_epochs) * steps
+        return CosineLRScheduler(optimizer, t_initial=falling, warmup_prefix=True, **warmup)
+    # timm lowers the rate one step before a milestone.
+    milestones = [epoch * steps + 1 for epoch in options.milestones]
+    return MultiStepLRScheduler(
+        optimizer, decay_t=milestones, decay_rate=options.gamma, warmup_prefix=False, **warmup
+    )

@@ -1,0 +1,528 @@
+"""The reference trainer: what it leaves behind, how it goes on, and what it refuses."""
+
+import csv
+import errno
+import functools
+import inspect
+import math
+import os
+import pickle
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from matplotlib.figure import Figure
+from PIL import Image
+
+import abn
+from abn.preprocessing import CIFAR
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))  # as for a script that lies there
+
+import train  # noqa: E402
+from training import report  # noqa: E402
+from training.optimization import create_schedule  # noqa: E402
+from training.options import read_options  # noqa: E402
+
+SMALL = ["--image-size", "16", "--workers", "0", "--batch-size", "8", "--epochs", "2"]
+STEPS = 6  # 26 images, in two epochs
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of images: 3 classes, 26 images to train on, 11 to validate with."""
+    directory = tmp_path_factory.mktemp("photos")
+    for part, count in (("train", 26), ("val", 11)):
+        for index in range(count):
+            shade = 40 + 80 * (index % 3)
+            noise = torch.randint(shade, shade + 40, (20, 24, 3), dtype=torch.uint8)
+            folder = directory / part / ("ant", "bee", "cat")[index % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise.numpy()).save(folder / f"{index}.png")
+    return directory
+
+
+@pytest.fixture
+def own_photos(photos, tmp_path):
+    """A copy for tests that spoil them."""
+    return shutil.copytree(photos, tmp_path / "photos")
+
+
+@pytest.fixture(scope="module")
+def trained(photos):
+    """Calls the trainer on these images."""
+
+    def run(*words: object) -> None:
+        network = [] if "--model" in words else ["--model-arguments", "depth=8"]
+        arguments = ["--data", photos, *SMALL, *network, *words]
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(report, "draw_curves", lambda history: Figure((1, 1)))  # is slow, and tested alone
+            patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+            try:
+                train.main()
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def usual(trained, tmp_path_factory):
+    """The output of a run without further options."""
+    directory = tmp_path_factory.mktemp("usual") / "run"
+    trained("--output", directory)
+    return directory
+
+
+@pytest.fixture
+def refused(trained, capsys):
+    """Calls the trainer, which has to end with a message."""
+
+    def run(message: str, *words: str) -> None:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            trained(*words)
+        assert stop.value.code == 1
+        assert re.search(message, capsys.readouterr().err)
+
+    return run
+
+
+def checkpoint(output):
+    return torch.load(output / "last.pt", weights_only=True)
+
+
+def log(output):
+    with (output / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_equal_weights(one, other):
+    for part in ("model", "ema"):
+        weights, others = (checkpoint(output)[part] or {} for output in (one, other))
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def interrupt(monkeypatch, at, action):
+    """Lets something happen in the middle of step ``at``, counted over the whole run."""
+    step, steps = train.Trainer.train_step, []
+
+    def train_step(self, *arguments):
+        step(self, *arguments)
+        steps.append(1)
+        if len(steps) == at:
+            action()
+
+    monkeypatch.setattr(train.Trainer, "train_step", train_step)
+
+
+# What it leaves behind
+
+
+def test_run_leaves_a_network_a_log_and_pictures(tmp_path, trained, capsys):
+    trained("--output", tmp_path / "run", "--maps-every", 1)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "best", "curves.png", "last.pt", "log.csv", "maps", "previous.pt", "tensorboard",
+    }  # fmt: skip
+    rows = log(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    accuracies = [float(row["validation_top1_perception"]) for row in rows]
+    assert f"top-1 {100 * float(rows[1]['validation_top1_attention']):.1f} /" in capsys.readouterr().out
+    with Image.open(tmp_path / "run" / "maps" / "epoch0002.png") as picture:
+        assert picture.width == 8 * 168 - 8
+    with Image.open(tmp_path / "run" / "curves.png") as picture:
+        assert picture.format == "PNG"
+
+    network = abn.hub.load(tmp_path / "run" / "best")
+    assert network.classes == ("ant", "bee", "cat")
+    assert network.preprocessing == abn.Preprocessing().at((16, 16))
+    trained("--evaluate", tmp_path / "run" / "best")
+    shown = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(shown["validation_top1_perception"]) == pytest.approx(max(accuracies), abs=1e-4)
+    trained("--evaluate", tmp_path / "run" / "last.pt")
+    shown = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(shown["validation_loss_attention"]) == pytest.approx(
+        float(rows[-1]["validation_loss_attention"]), abs=1e-4
+    )
+
+
+def test_curves_show_losses_and_errors_of_both_branches():
+    row = {f"{part}_{measure}_{branch}": 0.25 for part in ("train", "validation")
+           for measure in ("loss", "top1") for branch in ("attention", "perception")}  # fmt: skip
+    losses, errors = report.draw_curves([{"epoch": 1, **row}, {"epoch": 2, **row}]).axes
+    assert [line.get_ydata()[0] for line in losses.lines] == [0.25] * 4
+    assert [line.get_ydata()[0] for line in errors.lines] == [75] * 4
+
+
+def test_plain_network_begins_with_the_same_weights_and_is_evaluated_too(tmp_path, trained, capsys):
+    for name, words in (("plain", ["--plain"]), ("abn", [])):
+        trained(
+            "--output", tmp_path / name, "--learning-rate", 1e-9, "--epochs", 1, "--warmup-epochs", 0, *words
+        )
+    plain, whole = checkpoint(tmp_path / "plain")["model"], checkpoint(tmp_path / "abn")["model"]
+    assert torch.allclose(plain["0.layer1.0.conv1.weight"], whole["feature_extractor.layer1.0.conv1.weight"])
+    assert not (tmp_path / "plain" / "maps").exists()
+    capsys.readouterr()
+    trained("--plain", "--evaluate", tmp_path / "plain" / "best")
+    assert "validation_top1_plain" in capsys.readouterr().out
+
+
+def test_fine_tuning_keeps_the_weights_and_their_colours(tmp_path, trained):
+    network = abn.abn_cifar_resnet(8, num_classes=10)
+    network.preprocessing = abn.Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    network.save_pretrained(tmp_path / "start")
+    trained("--weights", tmp_path / "start", "--learning-rate", 1e-9, "--output", tmp_path / "run")
+    tuned = abn.hub.load(tmp_path / "run" / "best")
+    assert torch.allclose(
+        tuned.feature_extractor.conv1.weight, network.feature_extractor.conv1.weight, atol=1e-6
+    )
+    assert (tuned.preprocessing.mean, tuned.preprocessing.size) == ((0.5,) * 3, (16, 16))
+
+
+def test_backbone_of_timm_is_trained_with_its_own_colours(tmp_path, trained):
+    trained("--model", "timm/test_resnet", "--output", tmp_path / "run", "--epochs", 1, "--warmup-epochs", 0)
+    network = abn.hub.load(tmp_path / "run" / "best")
+    assert network.config["backbone"] == "timm/test_resnet"
+    assert network.preprocessing.mean == (0.5, 0.5, 0.5)
+
+
+def test_cifar_is_read_from_its_files(tmp_path, monkeypatch, trained):
+    """On made-up files: torchvision compares the true ones with their digests."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    names = [f"data_batch_{index}" for index in range(1, 6)] + ["test_batch"]
+    for name in names:
+        content = {"data": np.random.randint(256, size=(4, 3072), dtype=np.uint8), "labels": [0, 1, 2, 9]}
+        (folder / name).write_bytes(pickle.dumps(content))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
+    words = ["--data", "cifar10", "--root", tmp_path, "--epochs", 1, "--warmup-epochs", 0]
+    trained(*words, "--output", tmp_path / "run")
+    network = abn.hub.load(tmp_path / "run" / "best")
+    assert (network.classes, network.preprocessing) == (tuple("abcdefghij"), CIFAR.at((16, 16)))
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--ema 0.9", "--mixup 0.5", "--label-smoothing 0.1", "--clip-gradient 0.1", "--auto-augment rand-m9",
+     "--amp bfloat16", "--optimizer momentum", "--schedule step --milestones 1", "--seed 1"],
+)  # fmt: skip
+def test_option_changes_the_weights(tmp_path, usual, trained, words):
+    trained("--output", tmp_path / "run", *words.split())
+    states = (checkpoint(output) for output in (usual, tmp_path / "run"))
+    weights, others = (state["ema"] or state["model"] for state in states)
+    assert not all(torch.equal(weights[name], others[name]) for name in weights)
+    assert all(value.isfinite().all() for value in others.values())
+
+
+@pytest.mark.parametrize("words", ["--activation-checkpointing", "--channels-last", "--amp float16"])
+def test_option_changes_the_cost_and_not_the_loss(tmp_path, usual, trained, words):
+    trained("--output", tmp_path / "run", *words.split())
+    tolerance = 0.03 if "--amp" in words else 1e-4  # half precision has three digits
+    for row, other in zip(log(usual), log(tmp_path / "run"), strict=True):
+        assert float(row["train_loss_perception"]) == pytest.approx(
+            float(other["train_loss_perception"]), rel=tolerance
+        )
+
+
+@pytest.mark.slow
+def test_compiled_network_learns_the_same(tmp_path, usual, trained, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    trained("--output", tmp_path / "run", "--compile")
+    losses = [float(log(output)[-1]["train_loss_perception"]) for output in (usual, tmp_path / "run")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_workers_change_nothing(tmp_path, usual, trained):
+    trained("--output", tmp_path / "run", "--workers", 2)
+    assert_equal_weights(usual, tmp_path / "run")
+
+
+def rates(words, steps):
+    """The learning rate of each step."""
+    options = read_options(words.split())
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
+    schedule = create_schedule(optimizer, options, steps)
+    values = []
+    for number in range(options.epochs * steps):
+        schedule.step_update(number)
+        values.append(optimizer.param_groups[0]["lr"])
+    return values
+
+
+def test_step_schedule_lowers_the_rate_at_the_beginning_of_an_epoch():
+    words = "--schedule step --milestones 2 3 --learning-rate 0.1 --gamma 0.2 --epochs 4 --warmup-epochs 0"
+    expected = [0.1] * 10 + [0.02] * 5 + [0.004] * 5
+    assert rates(words, steps=5) == pytest.approx(expected)
+
+
+def test_cosine_schedule_falls_after_the_warm_up():
+    values = rates("--schedule cosine --learning-rate 1 --epochs 11 --warmup-epochs 1", steps=10)
+    assert values[:10] == pytest.approx([step / 10 for step in range(10)])
+    assert values[10:] == pytest.approx([(1 + math.cos(math.pi * step / 100)) / 2 for step in range(100)])
+
+
+# Going on
+
+
+OPTIONS = ["--ema", "0.9", "--mixup", "0.5", "--optimizer", "momentum", "--auto-augment", "rand-m9"]
+
+
+@pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    """The output of a run with these options that nothing interrupted."""
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    trained("--output", directory, *OPTIONS)
+    return directory
+
+
+@pytest.mark.parametrize("at", range(1, STEPS))
+def test_stopped_run_saves_leaves_and_goes_on_as_if_nothing_had_happened(
+    tmp_path, whole, trained, monkeypatch, at
+):
+    with monkeypatch.context() as context:
+        interrupt(context, at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as stop:
+            trained("--output", tmp_path / "stopped", *OPTIONS)
+    assert stop.value.code == 128 + signal.SIGTERM
+    state = checkpoint(tmp_path / "stopped")
+    assert state["epoch"] * STEPS // 2 + state["step"] == at
+    trained("--output", tmp_path / "stopped", "--resume", *OPTIONS)
+    assert_equal_weights(whole, tmp_path / "stopped")
+    for row, other in zip(log(whole), log(tmp_path / "stopped"), strict=True):
+        assert row["train_loss_attention"] == other["train_loss_attention"]
+
+
+def test_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, usual, trained, refused, capsys):
+    shutil.copytree(usual, tmp_path / "run")
+    last = tmp_path / "run" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    trained("--output", tmp_path / "run", "--resume")
+    assert f"warning: {last} cannot be read" in capsys.readouterr().err
+    assert_equal_weights(usual, tmp_path / "run")
+    for name in ("last.pt", "previous.pt"):
+        (tmp_path / "run" / name).write_bytes(b"")
+    refused(r"no checkpoint in .* can be read", "--output", tmp_path / "run", "--resume")
+
+
+def test_unreadable_image_is_named_and_nothing_is_lost(tmp_path, own_photos, usual, trained, refused):
+    image = own_photos / "train" / "bee" / "4.png"
+    content = image.read_bytes()
+    image.write_bytes(content[:200])
+    for workers in (0, 1):
+        refused(
+            f"{image} cannot be read",
+            "--data",
+            own_photos,
+            "--output",
+            tmp_path / "run",
+            "--resume",
+            "--workers",
+            workers,
+        )
+    image.write_bytes(content)
+    trained("--data", own_photos, "--output", tmp_path / "run", "--resume")
+    assert_equal_weights(usual, tmp_path / "run")
+
+
+def test_full_disk_leaves_the_checkpoint_before(tmp_path, usual, trained, refused, monkeypatch):
+    save = torch.save
+    with monkeypatch.context() as context:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        writes = iter([None, full])
+
+        def torch_save(state, file):
+            save(state, file)
+            if error := next(writes):
+                raise error
+
+        context.setattr(torch, "save", torch_save)
+        refused("could not be written, older ones are kept: .*No space left", "--output", tmp_path / "run")
+    assert checkpoint(tmp_path / "run")["epoch"] == 1
+    trained("--output", tmp_path / "run", "--resume")
+    assert_equal_weights(usual, tmp_path / "run")
+
+
+def test_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path, refused):
+    refused(
+        "not a number any more: lower --learning-rate",
+        "--output",
+        tmp_path / "run",
+        "--optimizer",
+        "momentum",
+        "--learning-rate",
+        1e30,
+    )
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def launch(words, **environment):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, photos):
+    command = [EXAMPLES / "train.py", "--data", photos, *SMALL, *OPTIONS, "--epochs", 8, "--workers", 1]
+    began = time.monotonic()
+    assert launch([*command, "--output", tmp_path / "whole"]).wait() == 0
+    took = time.monotonic() - began
+    resumed = launch([*command, "--output", tmp_path / "killed"])
+    time.sleep(random.uniform(0.3, 1) * took)  # the test is of any moment
+    resumed.kill()
+    resumed.wait()
+    assert launch([*command, "--output", tmp_path / "killed", "--resume"]).wait() == 0
+    assert_equal_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+# Several processes
+
+
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path, photos):
+    script = Path(__file__).parent / "train_on_cpus.py"
+    words = [
+        "--data",
+        photos,
+        *SMALL,
+        "--model-arguments",
+        "depth=8",
+        "--sync-batchnorm",
+        "--auto-augment",
+        "rand-m9",
+    ]
+    one = launch([script, *words, "--output", tmp_path / "one"])
+    two = launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, script, *words,
+                  "--output", tmp_path / "two"])  # fmt: skip
+    for process in (one, two):
+        assert process.wait() == 0, process.communicate()[1]
+    for row, other in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        for name in row:
+            if name.startswith(("train", "validation")):  # 11 images to validate with: none counts twice
+                assert float(other[name]) == pytest.approx(float(row[name]), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_step(tmp_path, photos):
+    words = [EXAMPLES / "train.py", "--data", photos, *SMALL, "--epochs", 1000, "--output", tmp_path / "run"]
+    process = launch([*TWO, *words])
+    while not (tmp_path / "run" / "last.pt").exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert "asked to stop; the state is saved" in process.communicate()[1]
+    assert 0 < checkpoint(tmp_path / "run")["epoch"] < 1000
+
+
+# What it refuses
+
+
+def remove(path):
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "change", "message"),
+    [
+        ("--data nowhere", None, "data is 'nowhere', but there is no folder nowhere/train and no"),
+        ("", lambda photos: remove(photos / "val"), "there is no folder .*val"),
+        ("", lambda photos: [path.unlink() for path in photos.glob("train/bee/*")], "no valid file .* bee"),
+        ("", lambda photos: remove(photos / "val" / "bee"), "differ in the classes bee"),
+        ("", lambda photos: [remove(path) for path in photos.glob("*/[ab]*")], "holds the one class cat"),
+        ("--batch-size 27", None, "--batch-size is 27, but there are only 26 images"),
+        ("--batch-size 9 --mixup 0.2", None, "--mixup needs an even --batch-size"),
+        ("--model abn_cifar_resnt", None, "no model 'abn_cifar_resnt', but abn_cifar_resnet"),
+        ("--model timm/resnet51", None, "timm has no classifier 'resnet51'; similar: resnet"),
+        ("--model cifar_resnet --model-arguments depth=8", None, "cifar_resnet has no attention branch"),
+        ("--model abn_cifar_resnet --model-arguments width=8", None, "not built with the arguments .*width"),
+        ("--weights nothing.safetensors", None, "there is no file nothing.safetensors"),
+        ("--evaluate nothing.pt", None, "nothing.pt cannot be read"),
+        ("--evaluate nothing", None, "there is no file nothing"),
+        ("--sync-batchnorm", None, "--sync-batchnorm needs GPUs"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_at_the_start(tmp_path, own_photos, refused, words, change, message):
+    if change is not None:
+        change(own_photos)
+    refused(message, "--data", own_photos, "--output", tmp_path / "run", *words.split())
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epochs 0", "expected a whole number of at least 1"),
+        ("--learning-rate nan", "expected a number of at least"),
+        ("--ema 1.5", "expected a number from 0 to 1"),
+        ("--model-arguments 110", "expected NAME=VALUE"),
+        ("--optimizer sdg", "invalid choice: 'sdg'"),
+        ("--milestones 5", "belong to --schedule step"),
+        ("--warmup-epochs 15", "15 of 15 epochs are warm-up"),
+        ("--recipe nothing.yaml", "nothing.yaml cannot be read"),
+    ],
+)
+def test_wrong_option_is_told_by_its_name(words, message, capsys):
+    with pytest.raises(SystemExit):
+        read_options(words.split())
+    assert message in capsys.readouterr().err
+
+
+def test_run_is_neither_overwritten_nor_resumed_as_another(tmp_path, own_photos, usual, refused):
+    shutil.copytree(usual, tmp_path / "run")
+    words = ["--output", tmp_path / "run"]
+    refused("holds a run already: add --resume", *words)
+    message = "other options: .*model 'abn_cifar_resnet', now 'timm/test_resnet'"
+    refused(message, *words, "--resume", "--model", "timm/test_resnet")
+    (own_photos / "train" / "ant" / "0.png").unlink()
+    refused("training images 26, now 25", *words, "--resume", "--data", own_photos)
+    assert checkpoint(tmp_path / "run")["epoch"] == 2
+
+
+# Documentation
+
+
+def test_script_of_the_documentation_runs(own_photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (EXAMPLES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    script = page.split("```python\n")[1].split("```")[0]
+    for shown, short in (
+        ("resnet50", "test_resnet"),
+        ("=True, num", "=False, num"),
+        ("range(10)", "range(1)"),
+    ):
+        assert script.count(shown) == 1
+        script = script.replace(shown, short)
+    exec(script, {})
+    assert abn.hub.load(tmp_path / "photos-model").classes == ("ant", "bee", "cat")
+
+
+RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_documented_and_its_model_can_be_built(recipe):
+    assert f"`{recipe.stem}`" in (EXAMPLES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    options = read_options(["--recipe", str(recipe), "--epochs", "400"])
+    assert options.epochs == 400
+    builder = getattr(abn, options.model, None) or functools.partial(abn.wrap_backbone, options.model)
+    inspect.signature(builder).bind(**options.model_arguments)
