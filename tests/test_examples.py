@@ -9,8 +9,12 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))  # as for a script that lies there
+
+import compare  # noqa: E402
 
 
+@pytest.mark.slow
 def test_quickstart_prints_its_figures_and_writes_its_picture(tmp_path):
     command = [sys.executable, str(EXAMPLES / "quickstart.py"), "--epochs", "1"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -46,3 +50,24 @@ def test_coverage_writes_its_tables_and_goes_on_where_it_stopped(tmp_path):
     assert (resnet["equal"], resnet["gradients"], resnet["image"]) == ("yes", "all", "65×65")
     assert (maxvit["split"], maxvit["note"]) == ("stages.2", "not run: above the limit of parameters")
     assert "| timm/resnet | 1 | 1 | 1 | 1 | 1 | 0 | 0 |" in (tmp_path / "coverage.md").read_text()
+
+
+def test_comparison_tells_mean_deviation_and_worst_of_the_last_epochs():
+    def log(**accuracies):
+        last = {f"validation_top1_{branch}": str(value) for branch, value in accuracies.items()}
+        return [
+            {"seconds": "9", **dict.fromkeys(last, "1.0")},
+            {"seconds": "1"} | last,
+            {"seconds": "2"} | last,
+        ]
+
+    plain = [log(plain=0.9), log(plain=0.8)]
+    abn = [log(attention=0.5, perception=0.7), log(attention=0.6, perception=0.7)]
+    for row in abn[1]:
+        row["seconds"] = "3"
+    lines = compare.report(plain, abn, epochs=3).splitlines()
+    assert "| 0 | 90.0 | 50.0 | 70.0 | 1.00 |" in lines
+    assert "| 1 | 80.0 | 60.0 | 70.0 | 1.50 |" in lines
+    assert "| **mean** | 85.0 | 55.0 | 70.0 | 1.25 |" in lines
+    assert "| **standard deviation** | 7.1 | 7.1 | 0.0 | 0.35 |" in lines
+    assert "| **worst** | 80.0 | 50.0 | 70.0 | 1.50 |" in lines

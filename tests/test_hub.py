@@ -413,6 +413,7 @@ def test_half_a_checkpoint_is_not_converted(checkpoint, tmp_path):
     assert not (tmp_path / "ours.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_command_line_converts(checkpoint, tmp_path):
     ours = tmp_path / "ours.safetensors"
     subprocess.run([sys.executable, "-m", "abn", "convert", str(checkpoint), str(ours)], check=True)
