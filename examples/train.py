@@ -22,7 +22,7 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.checks import check_options, check_resumable, comparable
+from training.checks import check_options, check_resumable, check_room, comparable
 from training.data import TrainingBatches, find_data, training_loader, validation_loader
 from training.distributed import Processes
 from training.measures import Totals
@@ -89,6 +89,7 @@ class Trainer:
     def train(self) -> None:
         """Trains from where the last run stopped to the last epoch."""
         options, processes = self.options, self.processes
+        check_room(self.model, options)
         self.restore()
         loader = training_loader(self.data, self.preprocessing, options, self.batches)
         if options.activation_checkpointing:

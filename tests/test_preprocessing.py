@@ -95,6 +95,14 @@ def test_official_weights_bring_the_official_codes(tmp_path):
     assert loaded.classes[281] == "tabby"
 
 
+def test_published_weights_bring_their_authors(tmp_path, monkeypatch):
+    torch.save(abn.abn_resnet18(num_classes=200).state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr(hub, "cached", lambda *_, **__: tmp_path / "weights.pth")
+    assert hub.load("abn_resnet18_cub").preprocessing == Preprocessing(
+        resize=None, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    )
+
+
 def test_picture_is_turned_upright(tmp_path):
     image = Image.new("RGB", (20, 10), "black")
     image.putpixel((0, 0), (255, 255, 255))

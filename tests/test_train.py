@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -339,6 +340,12 @@ def test_unreadable_image_is_named_and_nothing_is_lost(tmp_path, own_photos, usu
     image.write_bytes(content)
     trained("--data", own_photos, "--output", tmp_path / "run", "--resume")
     assert_equal_weights(usual, tmp_path / "run")
+
+
+def test_disk_without_room_for_checkpoints_is_told_at_the_start(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10_000))
+    refused("has 0.0 GiB left, checkpoints may take", "--output", tmp_path / "run")
+    assert not (tmp_path / "run" / "log.csv").exists()
 
 
 def test_full_disk_leaves_the_checkpoint_before(tmp_path, usual, trained, refused, monkeypatch):

@@ -1,8 +1,11 @@
 """What can be known to go wrong before training begins."""
 
+import shutil
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from training.checkpoints import LAST, PREVIOUS
 from training.data import Data
@@ -35,6 +38,23 @@ def check_options(options: Namespace, data: Data, processes: Processes) -> None:
             f"{options.output} holds a run already: add --resume to go on with it, or take another --output"
         )
     options.output.mkdir(parents=True, exist_ok=True)
+
+
+def check_room(model: nn.Module, options: Namespace) -> None:
+    """Compares what checkpoints will take with what the disk has left.
+
+    Raises:
+        ValueError: If they would not fit.
+    """
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    state = weights * (3 if options.ema is None else 4)  # beside them what an optimizer such as AdamW keeps
+    needed = 3 * state + 2 * weights  # last, previous and the next while it is written; best, and the next
+    free = shutil.disk_usage(options.output).free
+    if free < needed:
+        raise ValueError(
+            f"{options.output} has {free / 2**30:.1f} GiB left, checkpoints may take {needed / 2**30:.1f}: make "
+            "room, or take another --output"
+        )
 
 
 def comparable(options: Namespace, data: Data) -> dict[str, Any]:
