@@ -22,30 +22,26 @@ import torchvision
 from abn.saving import replacing
 
 HERE = Path(__file__).parent
-COMMAND = "--model abn_cifar_resnet --model-arguments depth=20 --epochs {epochs} --seed {seed} --workers 0"
+COMMAND = "--model abn_cifar_resnet --model-arguments depth=20 --workers 0"
 Rows = list[dict[str, str]]
 
 
-def run(directory: Path, epochs: int, seed: int, plain: bool) -> Rows:
-    """Trains one network, in one thread, and returns its log."""
-    output = directory / f"{'plain' if plain else 'abn'}{seed}"
-    words = COMMAND.format(epochs=epochs, seed=seed).split()
-    command = [sys.executable, str(HERE / "train.py"), *words, "--output", str(output), "--resume"]
-    subprocess.run(command + ["--plain"] * plain, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def run(output: Path, plain: bool, *options: object) -> Rows:
+    """Trains one network, in one thread, and returns its log. A complete run is not run again."""
+    words = [*COMMAND.split(), *options, *["--plain"] * plain, "--output", output, "--resume"]
+    command = [sys.executable, HERE / "train.py", *words]
+    subprocess.run(list(map(str, command)), check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     with (output / "log.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def report(plain: list[Rows], abn: list[Rows], epochs: int) -> str:
-    """The page, from the logs of all seeds."""
+def report(plain: list[Rows], abn: list[Rows], times: list[tuple[float, float]], epochs: int) -> str:
+    """The page, from the logs of all seeds, and seconds per epoch without and with the branch."""
     columns = {
         "plain": [100 * float(rows[-1]["validation_top1_plain"]) for rows in plain],
         "ABN, attention branch": [100 * float(rows[-1]["validation_top1_attention"]) for rows in abn],
         "ABN, perception branch": [100 * float(rows[-1]["validation_top1_perception"]) for rows in abn],
     }
-    ratios = [
-        seconds(with_branch) / seconds(without) for without, with_branch in zip(plain, abn, strict=True)
-    ]
     lines = [
         "# With and without an attention branch",
         "",
@@ -55,37 +51,34 @@ def report(plain: list[Rows], abn: list[Rows], epochs: int) -> str:
         f"to test on (`examples/digits.py`); {epochs} epochs of",
         "",
         "```bash",
-        f"python examples/train.py {COMMAND.format(epochs=epochs, seed=0)}  # with --plain, and without",
+        f"python examples/train.py {COMMAND} --seed 0  # with --plain, and without",
         "```",
         "",
-        "with all other options at their defaults. Accuracy on the test images after the last epoch, in %; "
-        "*time* is the median time of an epoch with the attention branch over that without.",
+        "with all other options at their defaults. Accuracy on the test images after the last epoch, in %:",
         "",
-        f"| seed | {' | '.join(columns)} | time |",
-        f"| --- |{' --- |' * (len(columns) + 1)}",
+        f"| seed | {' | '.join(columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
     ]
-    for seed, ratio in enumerate(ratios):
-        lines.append(
-            f"| {seed} | {' | '.join(f'{values[seed]:.1f}' for values in columns.values())} | {ratio:.2f} |"
-        )
+    for seed in range(len(plain)):
+        lines.append(f"| {seed} | {' | '.join(f'{values[seed]:.1f}' for values in columns.values())} |")
     for name, summary in (
         ("mean", statistics.mean),
         ("standard deviation", statistics.stdev),
         ("worst", min),
     ):
-        values = [f"{summary(values):.1f}" for values in columns.values()]
-        times = max(ratios) if summary is min else summary(ratios)
-        lines.append(f"| **{name}** | {' | '.join(values)} | {times:.2f} |")
+        lines.append(
+            f"| **{name}** | {' | '.join(f'{summary(values):.1f}' for values in columns.values())} |"
+        )
+    ratios = [with_branch / without for without, with_branch in times]
     lines += [
+        "",
+        f"Time per epoch with the attention branch over that without, in {len(ratios)} pairs of epochs in "
+        f"turn: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}.",
         "",
         f"{platform.machine()}, one thread, Python {platform.python_version()}, torch {torch.__version__}, "
         f"torchvision {torchvision.__version__}, timm {timm.__version__}.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def seconds(rows: Rows) -> float:
-    return statistics.median(float(row["seconds"]) for row in rows)
 
 
 def main() -> None:
@@ -95,12 +88,20 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("runs/compare"), help="of the runs")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "results.md")
     arguments = parser.parse_args()
-    plain, abn = [], []
+    logs: dict[bool, list[Rows]] = {True: [], False: []}
+    times = []
     for seed in range(arguments.seeds):
-        plain.append(run(arguments.directory, arguments.epochs, seed, plain=True))
-        abn.append(run(arguments.directory, arguments.epochs, seed, plain=False))
+        for plain in (True, False):
+            output = arguments.directory / f"{'plain' if plain else 'abn'}{seed}"
+            logs[plain].append(run(output, plain, "--epochs", arguments.epochs, "--seed", seed))
+    for pair in range(arguments.seeds):
+        without, with_branch = (
+            run(arguments.directory / f"time{pair}" / name, plain, "--epochs", 1, "--warmup-epochs", 0)
+            for name, plain in (("plain", True), ("abn", False))
+        )
+        times.append((float(without[0]["seconds"]), float(with_branch[0]["seconds"])))
     with replacing(arguments.output) as file:
-        file.write_text(report(plain, abn, arguments.epochs), encoding="utf-8")
+        file.write_text(report(logs[True], logs[False], times, arguments.epochs), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ def check_room(model: nn.Module, options: Namespace) -> None:
     free = shutil.disk_usage(options.output).free
     if free < needed:
         raise ValueError(
-            f"{options.output} has {free / 2**30:.1f} GiB left, checkpoints may take {needed / 2**30:.1f}: make "
-            "room, or take another --output"
+            f"{options.output} has {free / 2**30:.1f} GiB left, checkpoints may take {needed / 2**30:.1f}: "
+            "make room, or take another --output"
         )
 
 
