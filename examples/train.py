@@ -14,7 +14,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.checks import check_options, check_resumable, check_room, comparable
+from training.checks import check_options, check_room, check_same, comparable
 from training.data import TrainingBatches, find_data, training_loader, validation_loader
 from training.distributed import Processes
 from training.measures import Totals
@@ -72,13 +71,13 @@ class Trainer:
         self.batches = TrainingBatches(len(self.data.train), options.batch_size, options.seed, processes)
         self.schedule = create_schedule(self.optimizer, options, len(self.batches))
         self.criterion = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
-        self.objective = self.criterion if options.plain else ABNLoss(self.criterion)
+        self.loss = self.criterion if options.plain else ABNLoss(self.criterion)
         classes = len(self.data.classes)
         self.mixup = Mixup(options.mixup, label_smoothing=0, num_classes=classes) if options.mixup else None
 
         self.epoch = self.step = 0  # epochs done, and batches of the one after them
         self.totals = Totals(self.branches)  # of these batches
-        self.best = -1.0  # accuracy on the validation pictures
+        self.best = -1.0  # accuracy on the validation images
         self.history: list[dict[str, Any]] = []  # figures of each epoch
 
     @property
@@ -94,7 +93,7 @@ class Trainer:
         loader = training_loader(self.data, self.preprocessing, options, self.batches)
         if options.activation_checkpointing:
             checkpoint_activations(self.model)
-        forward = processes.share(self.model)
+        forward = processes.data_parallel(self.model)
         if options.compile:
             forward = torch.compile(forward)
         report = Report(options, processes, self.epoch) if processes.leader else None
@@ -102,9 +101,10 @@ class Trainer:
             try:
                 trained = self.train_epoch(forward, loader)
                 measured = self.evaluate()
-            except Stopped:
+            except Stopped as stopped:
                 self.save()
-                raise
+                resume = "the state is saved, the same command with --resume goes on from here"
+                raise Stopped(f"{stopped}; {resume}") from None
             self.history.append({"epoch": self.epoch + 1, **trained, **measured})
             self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals(self.branches)
             accuracy = measured[f"validation_top1_{self.branches[-1]}"]
@@ -129,21 +129,17 @@ class Trainer:
         self.batches.epoch, self.batches.start = self.epoch, self.step
         began, first = time.monotonic(), self.step
         with Progress(self.epoch, self.step, steps, options, processes) as progress:
-            pictures = iter(loader)
+            batches = iter(loader)
             for step in range(self.step, steps):
-                batch, failure = fetch(pictures)
+                batch, failure = fetch(batches)
                 self.check_for_stop(failure)
                 self.train_step(forward, batch)
                 self.step = step + 1
                 if progress.advance():
-                    progress.show(self.totals.means())
-        totals = Totals(self.branches, processes.sum(self.totals.sums))
-        means = totals.means()
-        if not all(map(math.isfinite, means.values())):
-            raise ValueError(
-                f"the loss in epoch {self.epoch + 1} is not a number any more: lower --learning-rate, or add "
-                "--warmup-epochs or --clip-gradient; the checkpoint of the epoch before is kept"
-            )
+                    progress.show(means := self.totals.means())
+                    self.check_finite(means)
+        means = Totals(self.branches, processes.sum(self.totals.sums)).means()
+        self.check_finite(means)
         seconds = time.monotonic() - began
         return {
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -163,7 +159,7 @@ class Trainer:
         self.schedule.step_update(number)
         with self.autocast():
             output = forward(images)
-            loss = self.objective(output, targets)
+            loss = self.loss(output, targets)
         self.scaler.scale(loss).backward()
         if options.clip_gradient is not None:
             self.scaler.unscale_(self.optimizer)
@@ -177,18 +173,18 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Losses and accuracies of the branches on all validation pictures, each counted once.
+        """Losses and accuracies of the branches on all validation images, each counted once.
 
         Raises:
             Stopped: As in :meth:`train_epoch`.
         """
         processes, totals = self.processes, Totals(self.branches)
-        processes.average_batch_norms(self.evaluated)
+        processes.broadcast_batch_norms(self.evaluated)
         self.evaluated.eval()
         most = math.ceil(math.ceil(len(self.data.validation) / processes.count) / self.validation.batch_size)
-        pictures = iter(self.validation)
-        for _ in range(most):  # some processes may run out of pictures one batch before others
-            batch, failure = fetch(pictures)
+        batches = iter(self.validation)
+        for _ in range(most):  # some processes may run out of images one batch before others
+            batch, failure = fetch(batches)
             self.check_for_stop(failure)
             if batch is not None:
                 images, labels = self.to_device(batch)
@@ -196,7 +192,16 @@ class Trainer:
                     output = self.evaluated(images)
                 totals.add(logits_of(output), labels, nn.functional.cross_entropy)
         means = Totals(self.branches, processes.sum(totals.sums)).means()
+        self.check_finite(means)
         return {f"validation_{name}": value for name, value in means.items()}
+
+    def check_finite(self, means: dict[str, float]) -> None:
+        """Raises a ValueError if the training has diverged, so that nothing of it is saved."""
+        if not all(map(math.isfinite, means.values())):
+            raise ValueError(
+                f"the loss in epoch {self.epoch + 1} is not a number any more: lower --learning-rate, or add "
+                "--warmup-epochs or --clip-gradient; the last checkpoint is from before"
+            )
 
     def check_for_stop(self, failure: str | None) -> None:
         """Raises in all processes if one was asked to stop or cannot go on."""
@@ -221,6 +226,8 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint, in one of the processes."""
         sums = self.processes.sum(self.totals.sums)
+        if self.step:
+            self.check_finite(Totals(self.branches, sums).means())
         if not self.processes.leader:
             return
         state = {
@@ -243,7 +250,7 @@ class Trainer:
         state = load_checkpoint(self.options.output) if self.options.resume else None
         if state is None:
             return
-        check_resumable(state["options"], comparable(self.options, self.data), self.options.output)
+        check_same(state["options"], comparable(self.options, self.data), self.options.output)
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -261,7 +268,7 @@ def fetch(batches: Iterator[list[Tensor]]) -> tuple[list[Tensor] | None, str | N
         return next(batches, None), None
     except Exception as error:  # whatever a decoder raises
         # What a loading process raised arrives with its traceback in the text; the last line is the error.
-        return None, str(error).strip().splitlines()[-1]
+        return None, (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def run(options: Namespace, stop: StopRequest) -> str | None:
@@ -273,9 +280,11 @@ def run(options: Namespace, stop: StopRequest) -> str | None:
                 trainer.train()
             else:
                 if holds_weights_alone(options):
-                    load_weights(trainer.model, Path(options.evaluate))
-                for name, value in trainer.evaluate().items():
-                    print(f"{name:30} {value:.4f}")
+                    load_weights(trainer.evaluated, options, comparable(options, trainer.data))
+                measured = trainer.evaluate()
+                if processes.leader:
+                    for name, value in measured.items():
+                        print(f"{name:30} {value:.4f}")
     except (Stopped, OSError, ValueError) as error:
         return f"train.py: {error}"
     return None

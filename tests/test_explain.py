@@ -81,6 +81,14 @@ def test_broken_image_is_skipped_by_name_and_the_exit_code_tells(
     assert len(list((tmp_path / "out").rglob("*.png"))) == 5
 
 
+def test_pictures_beside_the_folder_hide_nothing(tmp_path, monkeypatch, images, model):
+    (images / "data.h5").write_text("no image")
+    (images / ".hidden").mkdir()
+    (images / ".hidden" / "a.png").write_text("no image")
+    assert call(monkeypatch, images, "--model", model, "--out", images.parent) == 0
+    assert len(list(tmp_path.glob("*.png"))) == 5
+
+
 def test_pictures_within_the_folder_are_not_explained_again(tmp_path, monkeypatch, images, model):
     for _ in range(2):
         assert call(monkeypatch, images, "--model", model, "--out", images / "maps") == 0
@@ -103,12 +111,15 @@ def test_unbounded_map_and_unknown_preprocessing(tmp_path, images, caplog):
     [
         ("nowhere", None, [], "no image and no folder"),
         (".", None, [], "no image in"),
+        ("out", None, [], "the folder of the images"),
+        ("file.txt", None, ["--device", "gpu"], "--device is 'gpu', which is not to be had here"),
         ("file.txt", "no_such_model", [], "there is no file no_such_model"),
         ("file.txt", None, ["--batch-size", "0"], "--batch-size is 0"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, monkeypatch, capsys, model, source, model_name, more, message):
     (tmp_path / "file.txt").write_text("")
+    (tmp_path / "out").mkdir()
     words = [tmp_path / source, "--model", model_name or model, "--out", tmp_path / "out", *more]
     assert message in call(monkeypatch, *words)
 

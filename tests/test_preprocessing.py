@@ -1,5 +1,7 @@
 """What is done to an image before a network sees it."""
 
+import json
+
 import numpy as np
 import pytest
 import timm
@@ -24,7 +26,9 @@ def test_default_is_torchvisions_for_imagenet(width, height):
     assert torch.allclose(Preprocessing()(image), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "inception_v4"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_efficientnet", "inception_v4", "tf_efficientnetv2_b0.in1k", "dm_nfnet_f0"]
+)
 def test_backbone_of_timm_brings_timms(name):
     backbone = timm.create_model(name)
     config = timm.data.resolve_model_data_config(backbone)
@@ -49,12 +53,13 @@ def test_view_is_the_part_that_is_seen():
     assert half.view(image).size == (150, 150)
     assert half.view(image).getextrema() == ((255, 255),) * 3
     assert half(image)[:, 1:-1, 1:-1].min() == 1  # but for the seam
-    assert Preprocessing((50, 50), None).view(image).size == (400, 300)
+    assert Preprocessing((50, 50), (50, 50)).view(image).size == (400, 300)
+    assert Preprocessing((50, 50), (100, 100)).view(image).size == (200, 150)
 
 
 def test_other_size_keeps_the_part_that_is_seen():
     assert Preprocessing().at((448, 448)) == Preprocessing((448, 448), 512)
-    assert CIFAR.at((64, 64)).resize is None
+    assert CIFAR.at((64, 64)).resize == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,8 @@ def test_other_size_keeps_the_part_that_is_seen():
     [
         ({"size": 224}, "size is 224, expected"),
         ({"size": (0, 5)}, "size is"),
-        ({"resize": 100}, "resize is 100, expected None or at least 224"),
+        ({"resize": 100}, "resize is 100, expected at least 224"),
+        ({"resize": None}, "resize is None, expected at least 224"),
         ({"mean": (0.5,)}, "mean is .*three numbers"),
         ({"std": (0.5, 0.5, 0.0)}, "std is .*above 0"),
         ({"std": (0.5, 0.5, float("nan"))}, "std is .*three numbers"),
@@ -76,11 +82,12 @@ def test_wrong_values_are_refused(arguments, message):
 
 def test_network_keeps_it_with_the_names_of_its_classes(tmp_path):
     model = abn.abn_resnet18(num_classes=2)
-    model.preprocessing = Preprocessing((96, 128), None, mean=(0.5, 0.5, 0.5))
+    model.preprocessing = Preprocessing((96, 128), (100, 130), mean=(0.5, 0.5, 0.5))
     model.classes = ("cat", "dog")
     model.save_pretrained(tmp_path)
     loaded = hub.load(tmp_path)
     assert (loaded.preprocessing, loaded.classes) == (model.preprocessing, model.classes)
+    assert hub.load(tmp_path, num_classes=2).classes == ("cat", "dog")
     assert hub.load(tmp_path, num_classes=5).classes is None  # they are others
     assert hub.load(tmp_path, num_classes=5).preprocessing == model.preprocessing
 
@@ -99,7 +106,7 @@ def test_published_weights_bring_their_authors(tmp_path, monkeypatch):
     torch.save(abn.abn_resnet18(num_classes=200).state_dict(), tmp_path / "weights.pth")
     monkeypatch.setattr(hub, "cached", lambda *_, **__: tmp_path / "weights.pth")
     assert hub.load("abn_resnet18_cub").preprocessing == Preprocessing(
-        resize=None, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        resize=(224, 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
 
 
@@ -114,10 +121,12 @@ def test_picture_is_turned_upright(tmp_path):
     assert upright.getpixel((9, 0)) == (255, 255, 255)
 
 
-def test_sixteen_bits_become_eight(tmp_path):
+def test_sixteen_bits_become_eight_and_are_turned_too(tmp_path):
     values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
-    Image.fromarray(values).save(tmp_path / "deep.png")
-    assert [read_image(tmp_path / "deep.png").getpixel((x, 0))[0] for x in range(4)] == [0, 1, 128, 255]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(values).save(tmp_path / "deep.png", exif=exif)
+    assert [read_image(tmp_path / "deep.png").getpixel((0, y))[0] for y in range(4)] == [0, 1, 128, 255]
 
 
 def test_real_numbers_and_broken_files_are_named(tmp_path):
@@ -127,3 +136,12 @@ def test_real_numbers_and_broken_files_are_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(OSError, match=r"broken.jpg cannot be read as an image"):
         read_image(tmp_path / "broken.jpg")
+
+
+@pytest.mark.parametrize("classes", [5, [1, 2], "ab"])
+def test_classes_that_are_no_names_are_refused(tmp_path, classes):
+    abn.abn_cifar_resnet(8).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"classes": classes}))
+    with pytest.raises(ValueError, match=r"classes are .*, expected a list of names"):
+        hub.load(tmp_path)

@@ -1,5 +1,6 @@
 """The state of a run on disk: the last one, and the one before it."""
 
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ def save_checkpoint(state: dict[str, Any], directory: Path) -> None:
     try:
         with replacing(directory / LAST) as file:
             torch.save(state, file)
+            with file.open("rb") as written:
+                os.fsync(written.fileno())  # the last one gives way only to one that is whole
             if (directory / LAST).exists():
                 (directory / LAST).replace(directory / PREVIOUS)
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
@@ -29,6 +32,8 @@ def save_checkpoint(state: dict[str, Any], directory: Path) -> None:
 
 def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     """Reads the last state that is whole; none if there never was one.
+
+    One that cannot be read is renamed.
 
     Raises:
         ValueError: If there are files, but none can be read.
@@ -39,6 +44,7 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
             return read_checkpoint(file)
         except ValueError as error:
             print(f"warning: {error}", file=sys.stderr)
+            file.rename(file.with_suffix(".broken"))  # so that it never takes the place of a whole one
     if files:
         raise ValueError(f"no checkpoint in {directory} can be read: start anew with another --output")
     return None

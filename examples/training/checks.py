@@ -11,7 +11,7 @@ from training.checkpoints import LAST, PREVIOUS
 from training.data import Data
 from training.distributed import Processes
 
-# Options that may change when a run is resumed: they change nothing about the weights that come out.
+# Options that may change when a run is resumed: they are not about what is learned.
 HARMLESS = {"recipe", "resume", "evaluate", "output", "root", "workers", "maps_every", "device"}
 
 
@@ -29,6 +29,8 @@ def check_options(options: Namespace, data: Data, processes: Processes) -> None:
         )
     if options.mixup and size // count % 2:
         raise ValueError(f"--mixup needs an even --batch-size per process, it is {size // count}")
+    if options.auto_augment is not None and options.data == "digits":
+        raise ValueError("--auto-augment is of no use for digits, which must not be turned or mirrored")
     if options.evaluate is not None:
         return
     if size > len(data.train):
@@ -38,6 +40,8 @@ def check_options(options: Namespace, data: Data, processes: Processes) -> None:
             f"{options.output} holds a run already: add --resume to go on with it, or take another --output"
         )
     options.output.mkdir(parents=True, exist_ok=True)
+    for part in options.output.glob("**/.*.part"):  # of a run that was killed while it wrote
+        part.unlink(missing_ok=True)
 
 
 def check_room(model: nn.Module, options: Namespace) -> None:
@@ -63,8 +67,8 @@ def comparable(options: Namespace, data: Data) -> dict[str, Any]:
     return kept | {"classes": data.classes, "training images": len(data.train)}
 
 
-def check_resumable(before: dict[str, Any], now: dict[str, Any], directory: Path) -> None:
-    """Compares the options of a run with those it is resumed with.
+def check_same(before: dict[str, Any], now: dict[str, Any], source: Path) -> None:
+    """Compares the options of a run with those of today.
 
     Raises:
         ValueError: If they differ.
@@ -76,6 +80,6 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any], directory: Path
     ]
     if differences:
         raise ValueError(
-            f"the run in {directory} has other options: {'; '.join(differences)}. Resume it with the same, "
-            f"or start anew from its weights: --weights {directory / 'best'} and another --output"
+            f"the run in {source} has other options: {'; '.join(differences)}. Take the same, or start anew "
+            "from its weights: --weights .../best and another --output"
         )

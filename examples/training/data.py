@@ -27,7 +27,7 @@ DATA_SETS = ("digits", "cifar10", "cifar100")
 
 @dataclass
 class Data:
-    """Pictures with their labels, and how they are prepared."""
+    """Images with their labels, and how they are prepared."""
 
     train: Dataset  # of (PIL image, label)
     validation: Dataset
@@ -44,7 +44,7 @@ def find_data(name: str, root: Path, processes: Processes) -> Data:
     """
     if name == "digits":
         classes = [str(digit) for digit in range(10)]
-        unscaled = Preprocessing((CANVAS, CANVAS), None, mean=(0.0,) * 3, std=(1.0,) * 3)
+        unscaled = Preprocessing((CANVAS, CANVAS), (CANVAS, CANVAS), mean=(0.0,) * 3, std=(1.0,) * 3)
         return Data(
             ClutteredDigits(train=True), ClutteredDigits(train=False), classes, unscaled, no_augmentation
         )
@@ -95,7 +95,11 @@ def no_augmentation(preprocessing: Preprocessing, policy: str | None) -> Callabl
 def crop_and_flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
     """The usual augmentation for CIFAR, and the official code's."""
     size = preprocessing.size
-    steps: list[Any] = [transforms.RandomCrop(size, padding=4), transforms.RandomHorizontalFlip()]
+    steps: list[Any] = [
+        transforms.Resize(size),
+        transforms.RandomCrop(size, padding=4),
+        transforms.RandomHorizontalFlip(),
+    ]
     if policy is not None:
         mean = tuple(round(255 * value) for value in preprocessing.mean)
         steps.append(auto_augment_transform(policy, {"translate_const": size[0] // 2, "img_mean": mean}))
@@ -118,28 +122,28 @@ def crop_resize_and_flip(preprocessing: Preprocessing, policy: str | None) -> Ca
 
 @dataclass
 class Prepared(Dataset):
-    """Pictures as tensors. The augmentation of a picture depends on seed, epoch and index alone."""
+    """Images as tensors. The augmentation of an image depends on seed, epoch and index alone."""
 
-    pictures: Dataset
+    images: Dataset
     transform: Callable[[Image.Image], Tensor]
     seed: int = 0
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
         seed_everything("image", self.seed, epoch, index)
-        picture, label = self.pictures[index]
-        return self.transform(picture), label
+        image, label = self.images[index]
+        return self.transform(image), label
 
 
 @dataclass
 class TrainingBatches:
     """Shuffles anew in every epoch, cuts the order into batches, and gives each process its part of each.
 
-    So a batch holds the same pictures however many processes share it, and an epoch can be entered at any
-    batch. Pictures that fill no batch are left out; in the next epoch these are others.
+    So a batch holds the same images however many processes share it, and an epoch can be entered at any
+    batch. Images that fill no batch are left out; in the next epoch these are others.
     """
 
-    pictures: int
+    images: int
     batch_size: int  # of all processes together
     seed: int
     processes: Processes
@@ -147,11 +151,11 @@ class TrainingBatches:
     start: int = 0
 
     def __len__(self) -> int:
-        return self.pictures // self.batch_size
+        return self.images // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed(seed_of("order", self.seed, self.epoch))
-        order = torch.randperm(self.pictures, generator=generator).tolist()
+        order = torch.randperm(self.images, generator=generator).tolist()
         part = self.batch_size // self.processes.count
         for batch in range(self.start, len(self)):
             first = batch * self.batch_size + self.processes.rank * part
@@ -161,23 +165,26 @@ class TrainingBatches:
 def training_loader(
     data: Data, preprocessing: Preprocessing, options: Namespace, batches: TrainingBatches
 ) -> DataLoader:
-    augmentation = data.augmentation(preprocessing, options.auto_augment)
+    try:
+        augmentation = data.augmentation(preprocessing, options.auto_augment)
+    except (AssertionError, KeyError, ValueError) as error:  # of timm, which reads the policy
+        raise ValueError(f"--auto-augment is {options.auto_augment!r}, no policy of timm: {error}") from error
     return _loader(Prepared(data.train, augmentation, options.seed), options.workers, batch_sampler=batches)
 
 
 def validation_loader(
     data: Data, preprocessing: Preprocessing, options: Namespace, processes: Processes
 ) -> DataLoader:
-    """Every picture once, in one of the processes, so that these may get different numbers of pictures."""
+    """Every image once, in one of the processes, so that these may get different numbers of images."""
     part = [(0, index) for index in range(processes.rank, len(data.validation), processes.count)]
     batch_size = math.ceil(options.batch_size / processes.count)
-    pictures = Prepared(data.validation, preprocessing)
-    return _loader(pictures, options.workers, sampler=part, batch_size=batch_size)
+    images = Prepared(data.validation, preprocessing)
+    return _loader(images, options.workers, sampler=part, batch_size=batch_size)
 
 
-def _loader(pictures: Dataset, workers: int, **arguments: Any) -> DataLoader:
+def _loader(images: Dataset, workers: int, **arguments: Any) -> DataLoader:
     return DataLoader(
-        pictures,
+        images,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,

@@ -22,15 +22,23 @@ class Processes:
 
     def __init__(self, device: str | None = None) -> None:
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            self.device = torch.empty(0, device=kind).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"--device is {kind!r}, which is not to be had here: {error}") from error
         self.count, self.rank = 1, 0
-        self.device = torch.device(kind)
+        cuda = self.device.type == "cuda"
+        torch.backends.cudnn.benchmark = cuda
         if "WORLD_SIZE" in os.environ:  # set by torchrun
-            if kind == "cuda":
+            if cuda:
+                if ":" in kind:
+                    raise ValueError(
+                        f"--device is {kind!r}, but torchrun gives each process its own: take cuda"
+                    )
                 self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
             # On GPUs gloo serves beside NCCL, for the few numbers that the processes agree on.
-            dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
             self.count, self.rank = dist.get_world_size(), dist.get_rank()
 
     @property
@@ -67,7 +75,7 @@ class Processes:
             dist.all_reduce(values)
         return values
 
-    def share(self, model: nn.Module) -> nn.Module:
+    def data_parallel(self, model: nn.Module) -> nn.Module:
         """The network, its gradients averaged over all processes."""
         if self.count == 1:
             return model
@@ -80,10 +88,10 @@ class Processes:
             raise ValueError(f"--sync-batchnorm needs GPUs, the device is {self.device}")
         return convert_sync_batchnorm(model)
 
-    def average_batch_norms(self, model: nn.Module) -> None:
-        """Makes the running averages of batch norms, each from its own batches, the same in all processes."""
+    def broadcast_batch_norms(self, model: nn.Module) -> None:
+        """Gives all processes the leader's running averages of batch norms: those that checkpoints hold."""
         if self.count > 1:
-            distribute_bn(model, self.count, reduce=True)
+            distribute_bn(model, self.count, reduce=False)
 
     def memory(self) -> int:
         """The most that was in use so far, in bytes: on the GPU, or by this process."""

@@ -5,15 +5,15 @@ from torch import Tensor, nn
 
 
 class Totals:
-    """Sums over the pictures seen so far, of each branch: loss, top-1 hits, top-5 hits, pictures."""
+    """Sums over the images seen so far, of each branch: loss, top-1 hits, top-5 hits, images."""
 
     def __init__(self, branches: list[str], sums: Tensor | None = None) -> None:
         self.branches = branches
-        self.sums = torch.zeros(len(branches), 4) if sums is None else sums
+        self.sums = torch.zeros(len(branches), 4, dtype=torch.float64) if sums is None else sums
 
     @torch.no_grad()
     def add(self, logits: dict[str, Tensor], targets: Tensor, criterion: nn.Module) -> None:
-        """Adds a batch: logits (B, K) by branch, targets (B,), or (B, K) where pictures are mixed."""
+        """Adds a batch: logits (B, K) by branch, targets (B,), or (B, K) where images are mixed."""
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         count = torch.tensor(len(labels), device=labels.device)
         sums = []
@@ -21,7 +21,9 @@ class Totals:
             hits = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]  # (B, 5)
             loss = criterion(scores.float(), targets) * count
             sums.append(torch.stack([loss, hits[:, 0].sum(), hits.sum(), count]))
-        self.sums = self.sums.to(labels.device) + torch.stack(sums)  # stays there: nothing waits for a GPU
+        precision = torch.float32 if labels.device.type == "mps" else torch.float64
+        # The sums stay on the device, so that nothing waits for it.
+        self.sums = self.sums.to(labels.device, precision) + torch.stack(sums).to(precision)
 
     def means(self) -> dict[str, float]:
         """Means by measure and branch, such as ``"loss_attention"``; ``top1`` and ``top5`` in 0..1."""

@@ -1,19 +1,23 @@
 """The network to train: by name, or from weights; with its attention branch or without."""
 
+import functools
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.utils.checkpoint import checkpoint
 
 import abn
-from abn import ABN, ABNOutput
+from abn import ABN, ABNOutput, AttentionBranch, PerceptionBranch
 from abn.preprocessing import Preprocessing
 from abn.saving import WEIGHTS, replacing
 from training.checkpoints import read_checkpoint
+from training.checks import check_same
 from training.data import Data
 
 
@@ -32,6 +36,9 @@ def create_network(options: Namespace, data: Data) -> ABN:
         model = abn.hub.load(options.evaluate)
         if (count := len(model.attention_branch.response_norm.weight)) != len(classes):
             raise ValueError(f"{options.evaluate} knows {count} classes, {options.data} has {len(classes)}")
+        known = tuple(model.classes or ())
+        if known != classes and set(known) & set(classes):
+            raise ValueError(f"{options.evaluate} knows the classes {known}, {options.data} has {classes}")
     elif options.weights is not None:
         model = abn.hub.load(options.weights, num_classes=len(classes))
     else:
@@ -49,7 +56,7 @@ def _build(name: str, arguments: dict[str, Any], num_classes: int, size: tuple[i
             shape = {} if size is None else {"input_size": (3, *size)}
             return abn.wrap_backbone(name, num_classes=num_classes, **shape, **arguments)
         model = abn.create_model(name, num_classes=num_classes, **arguments)
-    except TypeError as error:
+    except (TypeError, KeyError) as error:  # torchvision raises the latter for weights it does not know
         raise ValueError(f"{name} is not built with the arguments {arguments}: {error}") from error
     if not isinstance(model, ABN):
         raise ValueError(
@@ -71,12 +78,21 @@ def logits_of(output: ABNOutput | Tensor) -> dict[str, Tensor]:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Computes each part of the network again in the backward pass, instead of keeping its activations.
+    """Computes each block of the network again in the backward pass, instead of keeping its activations.
 
     Batch norms see each batch twice, so that their running averages follow faster.
     """
-    for part in model.children():
-        part.forward = lambda *inputs, forward=part.forward: checkpoint(forward, *inputs, use_reentrant=False)
+    for block in _blocks(model):
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """What the network is made of, below the modules that only hold others."""
+    for module in model.children():
+        if isinstance(module, (nn.Sequential, GraphModule, AttentionBranch, PerceptionBranch)):
+            yield from _blocks(module)
+        elif next(module.children(), None) is not None:
+            yield module
 
 
 def save_network(model: nn.Module, directory: Path) -> None:
@@ -86,7 +102,10 @@ def save_network(model: nn.Module, directory: Path) -> None:
         return
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as file:
-        save_model(model, str(file))
+        try:
+            save_model(model, str(file))
+        except SafetensorError as error:  # a full disk, for example
+            raise OSError(f"{directory / WEIGHTS} could not be written: {error}") from error
 
 
 def holds_weights_alone(options: Namespace) -> bool:
@@ -94,15 +113,18 @@ def holds_weights_alone(options: Namespace) -> bool:
     return options.plain or Path(options.evaluate).suffix == ".pt"
 
 
-def load_weights(model: nn.Module, source: Path) -> None:
+def load_weights(model: nn.Module, options: Namespace, now: dict[str, Any]) -> None:
     """Loads a checkpoint of a run, or the best weights of a plain network, into the network it is of.
 
     Raises:
         ValueError, OSError: If it is not there, or of another network.
     """
+    source = Path(options.evaluate)
     try:
         if source.suffix == ".pt":
             state = read_checkpoint(source)
+            names = ("model", "model_arguments", "weights", "plain", "image_size", "classes")
+            check_same(*({name: each[name] for name in names} for each in (state["options"], now)), source)
             model.load_state_dict(state["ema"] or state["model"])
         else:
             load_model(model, source / WEIGHTS if source.is_dir() else source)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from timm.optim import list_optimizers
 
+OPTIMIZERS = list_optimizers(exclude_filters=["adahessian"])  # which needs a graph of gradients
 DEFAULT_MODEL = "abn_cifar_resnet"
 
 
@@ -23,6 +24,8 @@ def read_options(words: list[str]) -> argparse.Namespace:
         options.model_arguments.setdefault("depth", 20)
     if options.milestones and options.schedule != "step":
         parser.error(f"--milestones belong to --schedule step, it is {options.schedule}")
+    if options.warmup_epochs is None:
+        options.warmup_epochs = min(1, options.epochs - 1)
     if options.warmup_epochs >= options.epochs:
         parser.error(f"{options.warmup_epochs} of {options.epochs} epochs are warm-up, expected fewer")
     return options
@@ -97,7 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--image-size", type=count, metavar="PIXELS", help="default: what the data or the model asks for")
     add("--model", default=DEFAULT_MODEL, help="abn.list_models('abn_*'), timm/..., torchvision/...")
     add(
-        "--model-arguments", nargs="+", type=keyword, default=[], metavar="NAME=VALUE", help="for its builder"
+        "--model-arguments",
+        nargs="+",
+        action="extend",
+        type=keyword,
+        default=[],
+        metavar="NAME=VALUE",
+        help="for its builder, added to those of a recipe",
     )
     add("--weights", metavar="SOURCE", help="fine-tunes these, in place of --model: what abn.hub.load takes")
     add("--plain", action="store_true", help="leaves the attention branch out: the baseline")
@@ -106,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add = how.add_argument
     add("--epochs", type=count, default=15)
     add("--batch-size", type=count, default=64, help="of all processes together")
-    add("--optimizer", choices=list_optimizers(), default="adamw", metavar="NAME",
+    add("--optimizer", choices=OPTIMIZERS, default="adamw", metavar="NAME",
         help="one of timm's: momentum (SGD), sgd (with Nesterov's momentum), adamw, ...")  # fmt: skip
     add("--learning-rate", type=positive, default=3e-3)
     add("--momentum", type=share, default=0.9)
@@ -114,11 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--schedule", choices=("step", "cosine"), default="cosine", help="of the learning rate")
     add("--milestones", nargs="+", type=count, default=[], metavar="EPOCH", help="of the step schedule")
     add("--gamma", type=positive, default=0.1, help="factor at each milestone")
-    add("--warmup-epochs", type=number(int, 0), default=1)
+    add("--warmup-epochs", type=number(int, 0), help="(default: 1, if there are more epochs)")
     add("--label-smoothing", type=share, default=0.0)
     add("--mixup", type=number(float, 0), default=0.0, metavar="ALPHA", help="0 for none")
     add("--auto-augment", metavar="POLICY", help="one of timm's, such as rand-m9-mstd0.5")
-    add("--clip-gradient", type=positive, metavar="NORM")
+    add("--clip-gradient", type=positive, metavar="NORM", help="largest norm of the gradient")
     add("--ema", type=share, metavar="DECAY", help="evaluates and keeps a moving average of the weights")
     add("--seed", type=number(int, 0), default=0)
 
@@ -132,15 +141,15 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that load images, for each process that trains",
     )
     add("--amp", choices=("bfloat16", "float16"), help="mixed precision")
-    add("--channels-last", action="store_true")
-    add("--compile", action="store_true")
-    add("--activation-checkpointing", action="store_true", help="less memory, more time")
+    add("--channels-last", action="store_true", help="memory layout, faster on most devices")
+    add("--compile", action="store_true", help="with torch.compile")
+    add("--activation-checkpointing", action="store_true", help="keeps the inputs of blocks alone")
     add("--sync-batchnorm", action="store_true", help="batch norms over all processes (GPUs only)")
 
     files = parser.add_argument_group("files")
     add = files.add_argument
-    add("--output", type=Path, default=Path("run"), help="folder for checkpoints, logs and pictures")
+    add("--output", type=Path, default=Path("run"), help="folder for checkpoints, logs and images")
     add("--resume", action="store_true", help="goes on where the run in --output stopped, if there is one")
     add("--evaluate", metavar="CHECKPOINT", help="only evaluates: a file or folder of a run, or as --weights")
-    add("--maps-every", type=count, default=5, metavar="EPOCHS", help="pictures of attention maps")
+    add("--maps-every", type=count, default=5, metavar="EPOCHS", help="images of attention maps")
     return parser

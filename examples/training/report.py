@@ -22,11 +22,11 @@ MAPS = 8  # on a picture
 
 
 class Progress:
-    """A bar for one epoch, entered at a step: the pictures of all processes, the figures of the first."""
+    """A bar for one epoch, entered at a step: the images of all processes, the figures of the first."""
 
     def __init__(self, epoch: int, step: int, steps: int, options: Namespace, processes: Processes) -> None:
         self.processes, self.batch_size = processes, options.batch_size
-        self.later = (options.epochs - epoch - 1) * steps * options.batch_size  # pictures
+        self.later = (options.epochs - epoch - 1) * steps * options.batch_size  # images
         self.bar = tqdm(
             desc=f"epoch {epoch + 1}/{options.epochs}",
             total=steps * options.batch_size,
@@ -53,7 +53,7 @@ class Progress:
         self.shown = time.monotonic()
         losses = [f"{value:.3f}" for name, value in means.items() if name.startswith("loss")]
         accuracies = [f"{100 * value:.1f}" for name, value in means.items() if name.startswith("top1")]
-        seconds = (self.shown - self.began) / (self.bar.n - self.bar.initial)  # per picture
+        seconds = (self.shown - self.began) / (self.bar.n - self.bar.initial)  # per image
         left = timedelta(seconds=round(seconds * (self.bar.total - self.bar.n + self.later)))
         self.bar.set_postfix_str(
             f"loss {' + '.join(losses)}, top-1 {' / '.join(accuracies)} %, "
@@ -101,7 +101,7 @@ class Report:
         print(f"training took {spent}; {self.options.output} holds {', '.join(self._files())}")
 
     def _files(self) -> list[str]:
-        return sorted(path.name + "/" * path.is_dir() for path in self.options.output.iterdir())
+        return sorted(path.name + "/" * path.is_dir() for path in self.options.output.glob("[!.]*"))
 
     @torch.no_grad()
     def _maps(self, network: nn.Module, data: Data, preprocessing: Preprocessing) -> Any:
@@ -120,6 +120,7 @@ class Report:
             output.attention_map.float(),
             captions=captions,
             panel_size=160,
+            rescale=bool(output.attention_map.max() > 1),  # those of SE-ResNets have no bound
             mean=preprocessing.mean,
             std=preprocessing.std,
         )

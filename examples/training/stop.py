@@ -19,10 +19,7 @@ class StopRequest:
 
 
 class Stopped(Exception):  # noqa: N818 - as StopIteration, not always an error
-    """Training cannot go on for this reason, and its state is to be saved."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; the state is saved, the same command with --resume goes on from here")
+    """All processes end after the same step: one was asked to, or cannot go on."""
 
 
 def wait_for_the_trainer(worker: int) -> None:

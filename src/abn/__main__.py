@@ -47,7 +47,11 @@ def _explain(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
     if not arguments.source.exists():  # before a model is fetched
         raise FileNotFoundError(f"there is no image and no folder {arguments.source}")
-    model = hub.load(arguments.model).to(arguments.device)
+    try:
+        device = torch.empty(0, device=arguments.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device is {arguments.device!r}, which is not to be had here: {error}") from error
+    model = hub.load(arguments.model).to(device)
     skipped = explain(
         model, arguments.source, arguments.out, batch_size=arguments.batch_size, rescale=arguments.rescale
     )

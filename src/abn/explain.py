@@ -17,6 +17,8 @@ from abn.visualize import overlay
 
 PANEL = 384  # pixels
 LINE = 22
+UNDECODABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+"""Formats that PIL can tell, but not read by itself."""
 
 _logger = logging.getLogger(__name__)
 
@@ -83,20 +85,26 @@ def image_paths(source: Path, out: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: If there are none.
+        ValueError: If the pictures would lie among the images.
     """
     if source.is_file():
         return [source]
     if not source.is_dir():
         raise FileNotFoundError(f"there is no image and no folder {source}")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"out is {out}, the folder of the images: take another")
     Image.init()
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
+    known = Image.OPEN.keys() - UNDECODABLE
+    endings = {ending for ending, name in Image.registered_extensions().items() if name in known}
+
+    def is_image(path: Path) -> bool:
+        inside = path.relative_to(source)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        return path.suffix.lower() in endings and path.is_file() and not hidden
+
+    ours = out.resolve() if source.resolve() in out.resolve().parents else None
     paths = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in endings
-        and path.is_file()
-        and not path.name.startswith(".")
-        and out.resolve() not in path.resolve().parents
+        path for path in sorted(source.rglob("*")) if is_image(path) and ours not in path.resolve().parents
     ]
     if not paths:
         raise FileNotFoundError(f"there is no image in {source}")

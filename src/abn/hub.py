@@ -91,7 +91,7 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
     path = _located(source, progress)
     config, weights = contents(path)
     if num_classes is not None:
-        config = {**config, "num_classes": num_classes, "classes": None}
+        config = {**config, "num_classes": num_classes}
     model = built(config, path)
     anew = _class_wide(weights, model.state_dict()) if num_classes is not None else []
     weights |= {key: model.state_dict()[key] for key in anew}
@@ -100,6 +100,7 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
     if (entry := _published(source)) is not None and entry.preprocessing is not None:
         model.preprocessing = entry.preprocessing
     if anew:
+        model.classes = None
         _logger.warning("%s: started anew for %d classes: %s", path, num_classes, ", ".join(anew))
     return model.eval()
 

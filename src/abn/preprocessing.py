@@ -20,8 +20,8 @@ class Preprocessing:
 
     Args:
         size: Height and width in pixels of what the network sees.
-        resize: Length that the shorter side gets before the centre is cropped to ``size``. ``None``: the
-            whole image is resized to ``size``, its proportions are not kept.
+        resize: Length that the shorter side gets before the centre is cropped to ``size``; or height and
+            width, and the proportions of the image are not kept.
         mean: Of red, green and blue, in 0..1, subtracted from the image.
         std: Standard deviations, which the image is divided by.
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
@@ -35,7 +35,7 @@ class Preprocessing:
     """
 
     size: tuple[int, int] = (224, 224)
-    resize: int | None = 256
+    resize: int | tuple[int, int] = 256
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
@@ -48,8 +48,12 @@ class Preprocessing:
 
         if not (are(self.size, int, 2) and min(self.size) > 0):
             raise ValueError(f"size is {self.size!r}, expected (height, width) in pixels")
-        if self.resize is not None and not (isinstance(self.resize, int) and self.resize >= max(self.size)):
-            raise ValueError(f"resize is {self.resize!r}, expected None or at least {max(self.size)} pixels")
+        whole = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if not are(whole, int, 2) or whole[0] < self.size[0] or whole[1] < self.size[1]:
+            raise ValueError(
+                f"resize is {self.resize!r}, expected at least {max(self.size)}, or (height, width) of at "
+                f"least {self.size}"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not (are(values, (int, float), 3) and all(map(math.isfinite, values))):
                 raise ValueError(f"{name} is {values!r}, expected three numbers: of red, green and blue")
@@ -62,29 +66,37 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """A PIL image to what the network takes, (3, H, W)."""
+        target = [self.resize] if isinstance(self.resize, int) else list(self.resize)
         mode = InterpolationMode(self.interpolation)
-        target = list(self.size) if self.resize is None else [self.resize]
         resized = transforms.resize(image.convert("RGB"), target, interpolation=mode)
-        pixels = transforms.to_image(transforms.center_crop(resized, list(self.size))).data
+        pixels = transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size)))
         tensor: Tensor = transforms.normalize(pixels.float() / 255, list(self.mean), list(self.std))
         return tensor
 
     def view(self, image: Image.Image) -> Image.Image:
         """The part of a PIL image that the network sees, in the image's own resolution."""
-        if self.resize is None:
-            return image
-        scale = min(image.size) / self.resize
-        height, width = (side * scale for side in self.size)
+        if isinstance(self.resize, int):
+            scales = [min(image.size) / self.resize] * 2
+        else:
+            scales = [image.height / self.resize[0], image.width / self.resize[1]]
+        height, width = (side * scale for side, scale in zip(self.size, scales, strict=True))
         left, top = (image.width - width) / 2, (image.height - height) / 2
         return image.crop((round(left), round(top), round(left + width), round(top + height)))
 
     def at(self, size: tuple[int, int]) -> "Preprocessing":
-        """The same for another size of images: of the shorter side, as large a part is kept."""
-        resize = self.resize and max(round(self.resize * max(size) / max(self.size)), *size)
+        """The same for another size of images, which are resized in proportion."""
+        if isinstance(self.resize, int):
+            resize: int | tuple[int, int] = max(round(self.resize * max(size) / max(self.size)), *size)
+        else:
+            height, width = (
+                max(round(whole * new / old), new)
+                for whole, new, old in zip(self.resize, size, self.size, strict=True)
+            )
+            resize = (height, width)
         return replace(self, size=size, resize=resize)
 
 
-CIFAR = Preprocessing((32, 32), None, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+CIFAR = Preprocessing((32, 32), (32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 """As in the official code's ``cifar.py``."""
 
 
@@ -93,11 +105,11 @@ def preprocessing_of(backbone: nn.Module) -> Preprocessing | None:
     known = cast(dict[str, Any], getattr(backbone, "pretrained_cfg", None) or {})
     if "mean" not in known:
         return None
-    _, height, width = known["input_size"]
-    whole = known.get("crop_mode") == "squash"
+    _, *size = known["input_size"]
+    height, width = (math.floor(side / (known.get("crop_pct") or 0.875)) for side in size)
     return Preprocessing(
-        (height, width),
-        None if whole else math.floor(max(height, width) / (known.get("crop_pct") or 0.875)),
+        tuple(size),
+        (height, width) if known.get("crop_mode") == "squash" else max(height, width),
         tuple(known["mean"]),
         tuple(known["std"]),
         known.get("interpolation") or "bilinear",
@@ -115,11 +127,11 @@ def read_image(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             file.load()
-            image: Image.Image = file
+            image = ImageOps.exif_transpose(file)
             if image.mode == "F":
                 raise ValueError("pixels are real numbers of unknown range, expected 8 or 16 bits")
             if image.mode.startswith("I"):  # PIL's own conversion would cut off all that is above 255
                 image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return image.convert("RGB")
     except Exception as error:  # a decoder may fail in any way
         raise OSError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}") from error

@@ -57,8 +57,8 @@ _LAB = "machine-perception-robotics-group"
 _OFFICIAL = (f"{_LAB}/attention_branch_network", "MIT", "official")
 _GALS = ("spetryk/GALS", "none", "unverified")
 _EDITOR = (f"{_LAB}/AttentionEditorABN", "MIT", "unverified")
-_WHOLE = Preprocessing(resize=None)
-_HALF = Preprocessing(resize=None, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_WHOLE = Preprocessing(resize=(224, 224))
+_HALF = Preprocessing(resize=(224, 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 # fmt: off
 PUBLISHED = Published([

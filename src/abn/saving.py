@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import nn
 
@@ -21,12 +22,16 @@ def save(model: nn.Module, config: dict[str, Any] | None, directory: Path) -> No
     """Writes ``config.json`` and ``model.safetensors``.
 
     Raises:
+        OSError: If a file cannot be written.
         ValueError: If there is no configuration, or JSON cannot hold it.
     """
     text = _json(config)
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as path:
-        save_model(model, str(path), metadata={"format": "pt", "config": text})
+        try:
+            save_model(model, str(path), metadata={"format": "pt", "config": text})
+        except SafetensorError as error:  # a full disk, for example
+            raise OSError(f"{directory / WEIGHTS} could not be written: {error}") from error
     with replacing(directory / CONFIG) as path:
         path.write_text(text, encoding="utf-8")
 

@@ -51,6 +51,11 @@ def built(config: dict[str, Any], path: Path) -> ABN:
     name = config.get("model")
     try:
         preprocessing = _preprocessing(config.get("preprocessing"))
+        classes = config.get("classes")
+        if classes is not None and not (
+            isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        ):
+            raise ValueError(f"classes are {classes!r}, expected a list of names")
         model = wrap_backbone(**arguments) if name is None else create_model(name, **arguments)
     except Exception as error:  # the library that builds the backbone may fail in any way
         raise ValueError(f"{path} does not build a network: {error}") from error
@@ -58,8 +63,8 @@ def built(config: dict[str, Any], path: Path) -> ABN:
         raise ValueError(f"{path} asks for {name}, expected a network with an attention branch")
     if preprocessing is not None:
         model.preprocessing = preprocessing  # else it may be known from timm
-    if (classes := config.get("classes")) is not None:
-        model.classes = tuple(map(str, classes))
+    if classes is not None:
+        model.classes = tuple(classes)
     return model
 
 
