@@ -10,6 +10,7 @@ tells more.
 """
 
 import math
+import os
 import sys
 import time
 from argparse import Namespace
@@ -88,8 +89,9 @@ class Trainer:
     def train(self) -> None:
         """Trains from where the last run stopped to the last epoch."""
         options, processes = self.options, self.processes
-        check_room(self.model, options)
         self.restore()
+        if self.epoch < options.epochs:
+            check_room(self.model, options)
         loader = training_loader(self.data, self.preprocessing, options, self.batches)
         if options.activation_checkpointing:
             checkpoint_activations(self.model)
@@ -247,7 +249,7 @@ class Trainer:
         Raises:
             ValueError: If it is of a run with other options, or there is one and the run is to be new.
         """
-        state = load_checkpoint(self.options.output) if self.options.resume else None
+        state = load_checkpoint(self.options.output, self.processes) if self.options.resume else None
         if state is None:
             return
         check_same(state["options"], comparable(self.options, self.data), self.options.output)
@@ -292,7 +294,11 @@ def run(options: Namespace, stop: StopRequest) -> str | None:
 
 def main() -> None:
     options, stop = read_options(sys.argv[1:]), StopRequest()
-    if (failure := run(options, stop)) is not None:
+    try:
+        failure = run(options, stop)
+    except KeyboardInterrupt:  # the second Ctrl-C
+        os._exit(130)  # without waiting for the processes that load images
+    if failure is not None:
         print(failure, file=sys.stderr)
         sys.exit(128 + stop.received if stop.received else 1)
 

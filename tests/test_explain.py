@@ -81,6 +81,20 @@ def test_broken_image_is_skipped_by_name_and_the_exit_code_tells(
     assert len(list((tmp_path / "out").rglob("*.png"))) == 5
 
 
+@pytest.mark.parametrize("size", [(1, 2), (1, 1000), (1000, 1), (1, 1)])
+def test_thin_image_gets_a_picture_too(tmp_path, size, model):
+    Image.new("RGB", size).save(tmp_path / "thin.png")
+    assert explain(abn.hub.load(model), tmp_path / "thin.png", tmp_path / "out") == {}
+    assert (tmp_path / "out" / "thin.png.png").exists()
+
+
+def test_picture_that_cannot_be_written_is_skipped(tmp_path, images, model):
+    (tmp_path / "out" / "a.png.png").mkdir(parents=True)
+    skipped = explain(abn.hub.load(model), images, tmp_path / "out")
+    assert list(skipped) == [images / "a.png"]
+    assert len([path for path in (tmp_path / "out").rglob("*.png") if path.is_file()]) == 6
+
+
 def test_pictures_beside_the_folder_hide_nothing(tmp_path, monkeypatch, images, model):
     (images / "data.h5").write_text("no image")
     (images / ".hidden").mkdir()

@@ -366,7 +366,7 @@ def test_unreadable_image_is_named_and_nothing_is_lost(tmp_path, own_photos, usu
 
 def test_disk_without_room_for_checkpoints_is_told_at_the_start(tmp_path, refused, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10_000))
-    refused("has 0.0 GiB left, checkpoints may take", "--output", tmp_path / "run")
+    refused("has 0.0 MiB left, checkpoints may take .*: make room", "--output", tmp_path / "run")
     assert not (tmp_path / "run" / "log.csv").exists()
 
 
@@ -436,7 +436,8 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, photos):
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path, photos):
     script = Path(__file__).parent / "train_on_cpus.py"
-    words = [script, "--data", photos, *SMALL, "--sync-batchnorm", "--auto-augment", "rand-m9", "--output"]
+    words = [script, "--data", photos, *SMALL, "--sync-batchnorm", "--auto-augment", "rand-m9"]
+    words += ["--optimizer", "momentum", "--learning-rate", 0.05, "--output"]  # AdamW enlarges rounding
     one, two = launch(tmp_path, *words, tmp_path / "one"), launch(tmp_path, *TWO, *words, tmp_path / "two")
     for process, errors in (one, two):
         assert process.wait() == 0, errors.read_text()
@@ -473,7 +474,7 @@ def remove(path):
     [
         ("--data nowhere", None, "data is 'nowhere', but there is no folder nowhere/train and no"),
         ("", lambda photos: remove(photos / "val"), "there is no folder .*val"),
-        ("", lambda photos: [path.unlink() for path in photos.glob("train/bee/*")], "no valid file .* bee"),
+        ("", lambda photos: [path.unlink() for path in photos.glob("train/bee/*")], "train: Found no .* bee"),
         ("", lambda photos: remove(photos / "val" / "bee"), "differ in the classes bee"),
         ("", lambda photos: [remove(path) for path in photos.glob("*/[ab]*")], "holds the one class cat"),
         ("--batch-size 27", None, "--batch-size is 27, but there are only 26 images"),
@@ -483,7 +484,7 @@ def remove(path):
         ("--model cifar_resnet --model-arguments depth=8", None, "cifar_resnet has no attention branch"),
         ("--model abn_cifar_resnet --model-arguments width=8", None, "not built with the arguments .*width"),
         ("--weights nothing.safetensors", None, "there is no file nothing.safetensors"),
-        ("--evaluate nothing.pt", None, "nothing.pt cannot be read"),
+        ("--evaluate nothing.pt", None, "there is no file nothing.pt"),
         ("--evaluate nothing", None, "there is no file nothing"),
         ("--sync-batchnorm", None, "--sync-batchnorm needs GPUs"),
         ("--device gpu", None, "--device is 'gpu', which is not to be had here"),
@@ -523,6 +524,40 @@ def test_checkpoint_is_evaluated_as_what_it_is(tmp_path, own_photos, usual, refu
     for part in ("train", "val"):
         (own_photos / part / "ant").rename(own_photos / part / "dog")
     refused("knows the classes .*ant", "--evaluate", usual / "best", "--data", own_photos)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", "cut", "damaged"])
+def test_damaged_checkpoint_is_told(tmp_path, usual, refused, content):
+    whole = (usual / "last.pt").read_bytes()
+    if isinstance(content, str):
+        content = whole[:-1000] if content == "cut" else whole[:20_000] + bytes(4000) + whole[24_000:]
+    (tmp_path / "last.pt").write_bytes(content)
+    refused("last.pt cannot be read", "--evaluate", tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("epochz: 3", "sets 'epochz', which is no option; similar: epochs"),
+        ("recipe: other.yaml", "sets 'recipe', which is no option"),
+        ("output: 2024-02-30", "cannot be read"),
+        ("- epochs", "holds no lines like"),
+        ("epochs: [1, 2]", "unrecognized arguments: 2"),
+        ("epochs: many", "'many', expected a whole number"),
+    ],
+)
+def test_wrong_recipe_is_told(tmp_path, recipe, message, capsys):
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    with pytest.raises(SystemExit):
+        read_options(["--recipe", str(tmp_path / "recipe.yaml")])
+    assert message in capsys.readouterr().err
+
+
+def test_hidden_files_and_folders_are_no_images_and_no_classes(tmp_path, own_photos, usual, trained):
+    (own_photos / "train" / "ant" / "._0.png").write_bytes(b"of another system")
+    (own_photos / "train" / ".cache").mkdir()
+    trained("--data", own_photos, "--output", tmp_path / "run")
+    assert_equal_weights(usual, tmp_path / "run")
 
 
 def test_run_is_neither_overwritten_nor_resumed_as_another(tmp_path, own_photos, usual, refused):

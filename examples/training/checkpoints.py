@@ -1,14 +1,15 @@
 """The state of a run on disk: the last one, and the one before it."""
 
 import os
-import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from abn.saving import replacing
+from training.distributed import Processes
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
@@ -30,21 +31,25 @@ def save_checkpoint(state: dict[str, Any], directory: Path) -> None:
         raise OSError(f"{directory / LAST} could not be written, older ones are kept: {error}") from error
 
 
-def load_checkpoint(directory: Path) -> dict[str, Any] | None:
+def load_checkpoint(directory: Path, processes: Processes) -> dict[str, Any] | None:
     """Reads the last state that is whole; none if there never was one.
-
-    One that cannot be read is renamed.
 
     Raises:
         ValueError: If there are files, but none can be read.
     """
     files = [directory / name for name in (LAST, PREVIOUS) if (directory / name).exists()]
+    broken = []
     for file in files:
         try:
-            return read_checkpoint(file)
+            state = read_checkpoint(file)
         except ValueError as error:
             print(f"warning: {error}", file=sys.stderr)
-            file.rename(file.with_suffix(".broken"))  # so that it never takes the place of a whole one
+            broken.append(file)
+            continue
+        processes.wait()  # until all have read
+        if broken and processes.leader:  # it must never take the place of the one that is whole
+            broken[0].rename(broken[0].with_suffix(".broken"))
+        return state
     if files:
         raise ValueError(f"no checkpoint in {directory} can be read: start anew with another --output")
     return None
@@ -54,13 +59,18 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """Reads one file.
 
     Raises:
-        ValueError: If it was cut short, or is no such file.
+        ValueError: If it was cut short or damaged, or is no such file.
     """
     try:
+        with zipfile.ZipFile(file) as archive:  # torch does not compare the check sums
+            damaged = archive.testzip()
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{file} cannot be read: {reason}") from error
-    if not isinstance(state, dict) or "history" not in state:
-        raise ValueError(f"{file} is no checkpoint of this trainer")
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {file}") from None
+    except Exception as error:  # torch may fail in any way on what is no checkpoint
+        raise ValueError(f"{file} cannot be read: it is damaged, or no checkpoint of this trainer") from error
+    if damaged is not None:
+        raise ValueError(f"{file} cannot be read: {damaged} in it is damaged")
+    if not isinstance(state, dict) or not {"options", "history"} <= state.keys():
+        raise ValueError(f"{file} cannot be read: it is no checkpoint of this trainer")
     return state

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from abn.saving import WEIGHTS
 from training.checkpoints import LAST, PREVIOUS
 from training.data import Data
 from training.distributed import Processes
@@ -39,9 +40,12 @@ def check_options(options: Namespace, data: Data, processes: Processes) -> None:
         raise ValueError(
             f"{options.output} holds a run already: add --resume to go on with it, or take another --output"
         )
+    if options.output.exists() and not options.output.is_dir():
+        raise ValueError(f"--output is {options.output}, a file, expected a folder")
     options.output.mkdir(parents=True, exist_ok=True)
-    for part in options.output.glob("**/.*.part"):  # of a run that was killed while it wrote
-        part.unlink(missing_ok=True)
+    for folder in ("", "best", "maps"):  # what a run that was killed was writing
+        for part in (options.output / folder).glob(f".{'[0-9a-f]' * 32}.part"):
+            part.unlink(missing_ok=True)
 
 
 def check_room(model: nn.Module, options: Namespace) -> None:
@@ -53,10 +57,12 @@ def check_room(model: nn.Module, options: Namespace) -> None:
     weights = sum(value.nbytes for value in model.state_dict().values())
     state = weights * (3 if options.ema is None else 4)  # beside them what an optimizer such as AdamW keeps
     needed = 3 * state + 2 * weights  # last, previous and the next while it is written; best, and the next
+    there = [options.output / name for name in (LAST, PREVIOUS, f"best/{WEIGHTS}")]
+    needed -= sum(file.stat().st_size for file in there if file.exists())
     free = shutil.disk_usage(options.output).free
     if free < needed:
         raise ValueError(
-            f"{options.output} has {free / 2**30:.1f} GiB left, checkpoints may take {needed / 2**30:.1f}: "
+            f"{options.output} has {free / 2**20:.1f} MiB left, checkpoints may take {needed / 2**20:.1f}: "
             "make room, or take another --output"
         )
 

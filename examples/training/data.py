@@ -15,6 +15,7 @@ from timm.data.auto_augment import auto_augment_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
+from torchvision.datasets.folder import is_image_file
 from torchvision.transforms import v2 as transforms
 
 from abn.preprocessing import CIFAR, Preprocessing, read_image
@@ -59,7 +60,7 @@ def find_data(name: str, root: Path, processes: Processes) -> Data:
             f"data is {name!r}, but there is no folder {' and no '.join(missing)}: expected "
             f"{', '.join(DATA_SETS)}, or a folder with train/ and val/, one folder per class in each"
         )
-    train, validation = (ImageFolder(str(folder), loader=read_image) for folder in folders)
+    train, validation = (ClassFolders(str(folder), loader=read_image) for folder in folders)
     if different := set(train.classes) ^ set(validation.classes):
         raise ValueError(
             f"{' and '.join(map(str, folders))} differ in the classes {', '.join(sorted(different))}"
@@ -67,6 +68,25 @@ def find_data(name: str, root: Path, processes: Processes) -> Data:
     if len(train.classes) < 2:
         raise ValueError(f"{folders[0]} holds the one class {train.classes[0]}, expected a folder per class")
     return Data(train, validation, train.classes, None, crop_resize_and_flip)
+
+
+class ClassFolders(ImageFolder):
+    """One folder of images per class. Hidden files and folders, which systems leave about, are left out."""
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        classes = sorted(path.name for path in Path(directory).glob("[!.]*") if path.is_dir())
+        if not classes:
+            raise FileNotFoundError(f"there are no folders of classes in {directory}")
+        return classes, {name: index for index, name in enumerate(classes)}
+
+    def make_dataset(self, directory: str, class_to_idx: dict[str, int], *_: Any, **__: Any) -> list:
+        def is_image(path: str) -> bool:
+            return is_image_file(path) and not Path(path).name.startswith(".")
+
+        try:
+            return super().make_dataset(directory, class_to_idx, is_valid_file=is_image)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{directory}: {error}") from error
 
 
 class ClutteredDigits(Dataset):

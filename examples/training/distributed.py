@@ -23,10 +23,11 @@ class Processes:
     def __init__(self, device: str | None = None) -> None:
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            self.device = torch.empty(0, device=kind).device
+            probe = torch.zeros(1, device=kind)
+            probe.item()  # "meta" holds no numbers
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"--device is {kind!r}, which is not to be had here: {error}") from error
-        self.count, self.rank = 1, 0
+        self.device, self.count, self.rank = probe.device, 1, 0
         cuda = self.device.type == "cuda"
         torch.backends.cudnn.benchmark = cuda
         if "WORLD_SIZE" in os.environ:  # set by torchrun

@@ -56,7 +56,7 @@ def _build(name: str, arguments: dict[str, Any], num_classes: int, size: tuple[i
             shape = {} if size is None else {"input_size": (3, *size)}
             return abn.wrap_backbone(name, num_classes=num_classes, **shape, **arguments)
         model = abn.create_model(name, num_classes=num_classes, **arguments)
-    except (TypeError, KeyError) as error:  # torchvision raises the latter for weights it does not know
+    except (TypeError, KeyError, AssertionError, RuntimeError) as error:  # of the libraries
         raise ValueError(f"{name} is not built with the arguments {arguments}: {error}") from error
     if not isinstance(model, ABN):
         raise ValueError(
@@ -129,4 +129,5 @@ def load_weights(model: nn.Module, options: Namespace, now: dict[str, Any]) -> N
         else:
             load_model(model, source / WEIGHTS if source.is_dir() else source)
     except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{source} does not hold the weights of this network: {error}") from error
+        reason = " ".join(str(error).split())[:300]  # it names all weights
+        raise ValueError(f"{source} does not hold the weights of this network: {reason}") from error

@@ -1,6 +1,7 @@
 """The command line, and recipes: files that say the same."""
 
 import argparse
+import difflib
 import json
 import math
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any
 import yaml
 from timm.optim import list_optimizers
 
-OPTIMIZERS = list_optimizers(exclude_filters=["adahessian"])  # which needs a graph of gradients
+# Without those that need a second gradient, random numbers of their own, or further libraries.
+OPTIMIZERS = list_optimizers(exclude_filters=["adahessian", "kron*", "fused*", "bnb*"])
 DEFAULT_MODEL = "abn_cifar_resnet"
 
 
@@ -22,6 +24,8 @@ def read_options(words: list[str]) -> argparse.Namespace:
     options.model_arguments = dict(options.model_arguments)
     if options.model == DEFAULT_MODEL:
         options.model_arguments.setdefault("depth", 20)
+    options.data = options.data.rstrip("/") or "/"
+    options.milestones.sort()
     if options.milestones and options.schedule != "step":
         parser.error(f"--milestones belong to --schedule step, it is {options.schedule}")
     if options.warmup_epochs is None:
@@ -35,17 +39,21 @@ def _words(parser: argparse.ArgumentParser, recipe: Path) -> list[str]:
     """A recipe as words of the command line: ``batch-size: 128`` as ``--batch-size 128``."""
     try:
         lines = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         parser.error(f"the recipe {recipe} cannot be read: {error}")
     if not isinstance(lines, dict):
         parser.error(f"the recipe {recipe} holds no lines like 'epochs: 300'")
+    known = {action.option_strings[-1].removeprefix("--") for action in parser._actions} - {"help", "recipe"}
     words = []
     for name, value in lines.items():
-        if value is False:
+        if name not in known:
+            similar = ", ".join(difflib.get_close_matches(str(name), known)) or "see --help"
+            parser.error(f"the recipe {recipe} sets {name!r}, which is no option; similar: {similar}")
+        if value is False or value is None or value == []:
             continue
         words.append(f"--{name}")
         if isinstance(value, dict):
-            words += [f"{key}={json.dumps(item)}" for key, item in value.items()]
+            words += [f"{key}={json.dumps(item, default=str)}" for key, item in value.items()]
         elif value is not True:
             words += map(str, value if isinstance(value, list) else [value])
     return words

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from abn import hub
-from abn.explain import explain
+from abn.explain import explain, image_paths
 
 
 def main() -> None:
@@ -45,10 +45,10 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
-    if not arguments.source.exists():  # before a model is fetched
-        raise FileNotFoundError(f"there is no image and no folder {arguments.source}")
+    image_paths(arguments.source, arguments.out)  # before a model is fetched
+    arguments.out.mkdir(parents=True, exist_ok=True)
     try:
-        device = torch.empty(0, device=arguments.device).device
+        device = torch.zeros(1, device=arguments.device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device is {arguments.device!r}, which is not to be had here: {error}") from error
     model = hub.load(arguments.model).to(device)

@@ -1,12 +1,13 @@
 """Pictures of where a network looks, for all images of a folder: ``python -m abn explain``."""
 
+import errno
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,7 +39,7 @@ def explain(
             that exceed 1, those of SE-ResNets, this is always done.
 
     Returns:
-        The images that could not be read, and why. All others were explained.
+        The images that could not be read, or their pictures not written, and why. All others were explained.
 
     Raises:
         FileNotFoundError: If there is no such source, or no image in it.
@@ -55,7 +56,13 @@ def explain(
         preprocessing = Preprocessing()
     device = next(model.parameters()).device
     model.eval()
+    out.mkdir(parents=True, exist_ok=True)
     skipped = {}
+
+    def skip(path: Path, error: OSError) -> None:
+        skipped[path] = str(error)
+        tqdm.write(f"skipped: {error}", file=sys.stderr)
+
     with tqdm(total=len(paths), unit=" images") as progress:
         for start in range(0, len(paths), batch_size):
             chosen, images = [], []
@@ -64,8 +71,7 @@ def explain(
                     images.append(read_image(path))
                     chosen.append(path)
                 except OSError as error:
-                    skipped[path] = str(error)
-                    tqdm.write(f"skipped: {error}", file=sys.stderr)
+                    skip(path, error)
             if images:
                 probabilities, maps = _run(model, torch.stack([*map(preprocessing, images)]).to(device))
                 for path, image, row, attention_map in zip(chosen, images, probabilities, maps, strict=True):
@@ -73,9 +79,14 @@ def explain(
                         preprocessing.view(image), attention_map, _top5(row, model.classes), rescale
                     )
                     target = out / f"{path.relative_to(root)}.png"
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with replacing(target) as file:
-                        picture.save(file, format="png")
+                    try:
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        with replacing(target) as file:
+                            picture.save(file, format="png")
+                    except OSError as error:
+                        if error.errno == errno.ENOSPC:
+                            raise
+                        skip(path, error)  # its name is too long, or that of a folder
             progress.update(len(paths[start : start + batch_size]))
     return skipped
 
@@ -130,7 +141,8 @@ def _top5(probabilities: Tensor, classes: Sequence[str] | None) -> list[str]:
 
 def _picture(view: Image.Image, attention_map: Tensor, lines: list[str], rescale: bool) -> Image.Image:
     """The image, the overlay beside it, and lines of text under them."""
-    view = ImageOps.contain(view, (PANEL, PANEL))
+    scale = PANEL / max(view.size)
+    view = view.resize((max(round(view.width * scale), 1), max(round(view.height * scale), 1)))
     panels = [view, overlay(view, attention_map, rescale=rescale or bool(attention_map.max() > 1))]
     canvas = Image.new("RGB", (2 * PANEL + 8, view.height + 8 + LINE * len(lines)), "white")
     for column, panel in enumerate(panels):

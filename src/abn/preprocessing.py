@@ -80,8 +80,9 @@ class Preprocessing:
         else:
             scales = [image.height / self.resize[0], image.width / self.resize[1]]
         height, width = (side * scale for side, scale in zip(self.size, scales, strict=True))
-        left, top = (image.width - width) / 2, (image.height - height) / 2
-        return image.crop((round(left), round(top), round(left + width), round(top + height)))
+        width, height = max(round(width), 1), max(round(height), 1)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
 
     def at(self, size: tuple[int, int]) -> "Preprocessing":
         """The same for another size of images, which are resized in proportion."""
