@@ -437,14 +437,16 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, photos):
 def test_two_processes_learn_what_one_learns(tmp_path, photos):
     script = Path(__file__).parent / "train_on_cpus.py"
     words = [script, "--data", photos, *SMALL, "--sync-batchnorm", "--auto-augment", "rand-m9"]
-    words += ["--optimizer", "momentum", "--learning-rate", 0.05, "--output"]  # AdamW enlarges rounding
+    words += ["--optimizer", "momentum", "--learning-rate", 0.005, "--output"]  # AdamW enlarges rounding
     one, two = launch(tmp_path, *words, tmp_path / "one"), launch(tmp_path, *TWO, *words, tmp_path / "two")
     for process, errors in (one, two):
         assert process.wait() == 0, errors.read_text()
-    for row, other in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+    rows, others = log(tmp_path / "one"), log(tmp_path / "two")
+    # With each step the network enlarges the rounding in which the two differ.
+    for row, other, tolerance in zip(rows, others, (1e-5, 1e-3), strict=True):
         for name in row:
             if name.startswith(("train", "validation")):  # 11 images to validate with: none counts twice
-                assert float(other[name]) == pytest.approx(float(row[name]), rel=1e-3)
+                assert float(other[name]) == pytest.approx(float(row[name]), rel=tolerance)
 
 
 @pytest.mark.slow
