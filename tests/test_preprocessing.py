@@ -1,6 +1,7 @@
 """What is done to an image before a network sees it."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -36,6 +37,13 @@ def test_backbone_of_timm_brings_timms(name):
     assert torch.allclose(preprocessing_of(backbone)(image), expected, atol=1e-6)
 
 
+def test_every_configuration_of_timm_is_understood():
+    for name in timm.list_models():
+        if (config := timm.models.get_pretrained_cfg(name)) is not None:
+            understood = preprocessing_of(types.SimpleNamespace(pretrained_cfg=config.to_dict()))
+            assert understood is None or understood.size == config.input_size[1:], name
+
+
 def test_backbone_of_timm_for_other_sizes_and_channels():
     assert wrap_backbone("timm/test_resnet", input_size=96).preprocessing.size == (96, 96)
     assert wrap_backbone("timm/test_resnet", in_chans=1).preprocessing is None
@@ -67,8 +75,8 @@ def test_other_size_keeps_the_part_that_is_seen():
     [
         ({"size": 224}, "size is 224, expected"),
         ({"size": (0, 5)}, "size is"),
-        ({"resize": 100}, "resize is 100, expected at least 224"),
-        ({"resize": None}, "resize is None, expected at least 224"),
+        ({"resize": 0}, "resize is 0, expected pixels"),
+        ({"resize": None}, "resize is None, expected pixels"),
         ({"mean": (0.5,)}, "mean is .*three numbers"),
         ({"std": (0.5, 0.5, 0.0)}, "std is .*above 0"),
         ({"std": (0.5, 0.5, float("nan"))}, "std is .*three numbers"),

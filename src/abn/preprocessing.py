@@ -20,8 +20,8 @@ class Preprocessing:
 
     Args:
         size: Height and width in pixels of what the network sees.
-        resize: Length that the shorter side gets before the centre is cropped to ``size``; or height and
-            width, and the proportions of the image are not kept.
+        resize: Length that the shorter side gets before the centre is cropped to ``size``, or black is added
+            around it; or height and width, and the proportions of the image are not kept.
         mean: Of red, green and blue, in 0..1, subtracted from the image.
         std: Standard deviations, which the image is divided by.
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
@@ -49,11 +49,8 @@ class Preprocessing:
         if not (are(self.size, int, 2) and min(self.size) > 0):
             raise ValueError(f"size is {self.size!r}, expected (height, width) in pixels")
         whole = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
-        if not are(whole, int, 2) or whole[0] < self.size[0] or whole[1] < self.size[1]:
-            raise ValueError(
-                f"resize is {self.resize!r}, expected at least {max(self.size)}, or (height, width) of at "
-                f"least {self.size}"
-            )
+        if not (are(whole, int, 2) and min(whole) > 0):
+            raise ValueError(f"resize is {self.resize!r}, expected pixels, or (height, width) in pixels")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not (are(values, (int, float), 3) and all(map(math.isfinite, values))):
                 raise ValueError(f"{name} is {values!r}, expected three numbers: of red, green and blue")
@@ -87,13 +84,12 @@ class Preprocessing:
     def at(self, size: tuple[int, int]) -> "Preprocessing":
         """The same for another size of images, which are resized in proportion."""
         if isinstance(self.resize, int):
-            resize: int | tuple[int, int] = max(round(self.resize * max(size) / max(self.size)), *size)
+            resize: int | tuple[int, int] = round(self.resize * max(size) / max(self.size))
         else:
-            height, width = (
-                max(round(whole * new / old), new)
-                for whole, new, old in zip(self.resize, size, self.size, strict=True)
+            resize = (
+                round(self.resize[0] * size[0] / self.size[0]),
+                round(self.resize[1] * size[1] / self.size[1]),
             )
-            resize = (height, width)
         return replace(self, size=size, resize=resize)
 
 
@@ -104,7 +100,7 @@ CIFAR = Preprocessing((32, 32), (32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.
 def preprocessing_of(backbone: nn.Module) -> Preprocessing | None:
     """What timm says of a backbone of its own; none for others."""
     known = cast(dict[str, Any], getattr(backbone, "pretrained_cfg", None) or {})
-    if "mean" not in known:
+    if len(known.get("mean", ())) != 3:
         return None
     _, *size = known["input_size"]
     height, width = (math.floor(side / (known.get("crop_pct") or 0.875)) for side in size)
