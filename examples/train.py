@@ -14,7 +14,6 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.checks import check_options, check_room, check_same, comparable
-from training.data import TrainingBatches, find_data, training_loader, validation_loader
+from training.data import TrainingBatches, fetch, find_data, training_loader, validation_loader
 from training.distributed import Processes
 from training.measures import Totals
 from training.networks import (
@@ -247,7 +246,7 @@ class Trainer:
         """Reads the last checkpoint, if the run is to be resumed and there is one.
 
         Raises:
-            ValueError: If it is of a run with other options, or there is one and the run is to be new.
+            ValueError: If it is of a run with other options, or none can be read.
         """
         state = load_checkpoint(self.options.output, self.processes) if self.options.resume else None
         if state is None:
@@ -262,15 +261,6 @@ class Trainer:
             self.totals.sums = state["sums"]
         for name in ("epoch", "step", "best", "history"):
             setattr(self, name, state[name])
-
-
-def fetch(batches: Iterator[list[Tensor]]) -> tuple[list[Tensor] | None, str | None]:
-    """The next batch, or none if there is no other, or what went wrong: an image that cannot be read."""
-    try:
-        return next(batches, None), None
-    except Exception as error:  # whatever a decoder raises
-        # What a loading process raised arrives with its traceback in the text; the last line is the error.
-        return None, (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def run(options: Namespace, stop: StopRequest) -> str | None:

@@ -5,13 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compare
 import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))  # as for a script that lies there
-
-import compare  # noqa: E402
 
 
 @pytest.mark.slow

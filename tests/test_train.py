@@ -21,20 +21,17 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+import train
 from matplotlib.figure import Figure
 from PIL import Image
+from training import report
+from training.optimization import create_schedule
+from training.options import read_options
 
 import abn
 from abn.preprocessing import CIFAR
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))  # as for a script that lies there
-
-import train  # noqa: E402
-from training import report  # noqa: E402
-from training.optimization import create_schedule  # noqa: E402
-from training.options import read_options  # noqa: E402
-
 SMALL = ["--image-size", "16", "--workers", "0", "--batch-size", "8", "--epochs", "2"]
 STEPS = 6  # 26 images, in two epochs
 
@@ -616,7 +613,7 @@ def test_every_recipe_is_listed_once():
     assert sorted(name for name, _ in official_commands()) == [path.stem for path in RECIPES]
 
 
-@pytest.mark.parametrize(("name", "command"), official_commands())
+@pytest.mark.parametrize(("name", "command"), list(official_commands()))
 def test_recipe_trains_as_the_official_command(name, command):
     options = read_options(["--recipe", str(EXAMPLES / "recipes" / f"{name}.yaml")])
 

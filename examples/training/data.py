@@ -211,3 +211,12 @@ def _loader(images: Dataset, workers: int, **arguments: Any) -> DataLoader:
         worker_init_fn=wait_for_the_trainer,
         **arguments,
     )
+
+
+def fetch(batches: Iterator[list[Tensor]]) -> tuple[list[Tensor] | None, str | None]:
+    """The next batch, or none if there is no other, or what went wrong: an image that cannot be read."""
+    try:
+        return next(batches, None), None
+    except Exception as error:  # whatever a decoder raises
+        # What a loading process raised arrives with its traceback in the text; the last line is the error.
+        return None, (str(error).strip() or type(error).__name__).splitlines()[-1]
