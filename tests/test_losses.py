@@ -1,9 +1,13 @@
 """The training loss."""
 
+from typing import get_args
+
+import pytest
 import torch
 from torch import nn
 
-from abn import ABNLoss, ABNOutput
+from abn import ABNLoss, ABNOutput, AttentionMapLoss
+from abn.losses import Guidance
 
 OUTPUT = ABNOutput(
     attention_logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]]),
@@ -29,3 +33,66 @@ def test_takes_any_criterion_such_as_one_for_several_labels():
     criterion = nn.BCEWithLogitsLoss()
     expected = criterion(OUTPUT.attention_logits, labels) + criterion(OUTPUT.perception_logits, labels)
     torch.testing.assert_close(ABNLoss(criterion)(OUTPUT, labels), expected)
+
+
+def test_map_loss_by_hand():
+    attention_map = torch.tensor([[1.0, 0.5], [0.0, 0.8]]).view(1, 1, 2, 2)
+    target = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).view(1, 2, 2)
+    match = AttentionMapLoss()(attention_map, target)
+    torch.testing.assert_close(match, torch.tensor(0.5**2 + 0.8**2).sqrt())
+    outside = AttentionMapLoss("suppress_outside")(attention_map, target)
+    torch.testing.assert_close(outside, torch.tensor(0.8))  # what lies within the target is free
+    energy = AttentionMapLoss("energy")(attention_map, target)
+    torch.testing.assert_close(energy, torch.tensor(1 - 1.5 / 2.3))  # the share outside
+
+
+@pytest.mark.parametrize("guidance", get_args(Guidance))
+def test_map_loss_skips_images_without_a_target(guidance):
+    maps = torch.rand(3, 1, 4, 4)
+    targets = torch.stack([torch.eye(4), torch.full((4, 4), torch.nan), torch.zeros(4, 4)])
+    loss = AttentionMapLoss(guidance)
+    skipping = loss(maps, targets, given=torch.tensor([True, False, True]))
+    torch.testing.assert_close(skipping, (loss(maps[:1], targets[:1]) + loss(maps[2:], targets[2:])) / 2)
+
+
+@pytest.mark.parametrize("guidance", get_args(Guidance))
+def test_map_loss_of_no_targets_is_zero_and_has_a_gradient(guidance):
+    maps = torch.rand(2, 1, 4, 4, requires_grad=True)
+    loss = AttentionMapLoss(guidance)(maps, torch.ones(2, 4, 4), given=torch.tensor([False, False]))
+    loss.backward()
+    assert loss.item() == 0
+    assert maps.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("guidance", get_args(Guidance))
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_map_loss_has_a_finite_gradient_where_map_and_target_are_equal(guidance, value):
+    maps = torch.full((1, 1, 4, 4), value, requires_grad=True)
+    AttentionMapLoss(guidance)(maps, torch.full((1, 4, 4), value)).backward()
+    assert maps.grad.isfinite().all()
+
+
+def test_map_loss_brings_the_target_to_the_resolution_of_the_map():
+    boxes = torch.zeros(1, 32, 32, dtype=torch.bool)
+    boxes[:, :16, :16] = True
+    coarse = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 1, 2, 2)
+    corners = [AttentionMapLoss()(coarse.flip(dims), boxes).item() for dims in ((), (2,), (3,), (2, 3))]
+    assert corners[0] < 0.5 < 1 < min(corners[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)), r"target has shape \(2, 3, 4, 4\), expected"),
+        ((torch.rand(2, 1, 4, 4), torch.rand(1, 4, 4)), "one of each per image"),
+        ((torch.rand(2, 1, 4, 4), torch.rand(2, 4, 4), torch.ones(3, dtype=torch.bool)), "one of each"),
+    ],
+)
+def test_map_loss_refuses_other_shapes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AttentionMapLoss()(*arguments)
+
+
+def test_unknown_guidance_is_refused():
+    with pytest.raises(ValueError, match=r"guidance is 'outside', expected one of \('match', "):
+        AttentionMapLoss("outside")

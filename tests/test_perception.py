@@ -65,7 +65,7 @@ def test_map_takes_the_dtype_of_the_features(features):
 
 @pytest.mark.parametrize("shape", [(3, 1, 6, 9), (2, 8, 6, 9), (3, 6, 9), (6, 9), (2, 1, 1, 6, 9)])
 def test_map_of_another_shape_is_refused(features, shape):
-    with pytest.raises(ValueError, match=r"attention_map has shape .* expected .* B = 2"):
+    with pytest.raises(ValueError, match=r"attention_map has shape .* expected"):
         PerceptionBranch(nn.Identity())(features, torch.ones(shape))
 
 

@@ -2,7 +2,7 @@
 
 from abn import hub
 from abn.attention import AttentionBranch
-from abn.losses import ABNLoss
+from abn.losses import ABNLoss, AttentionMapLoss
 from abn.models import (
     abn_cifar_densenet,
     abn_cifar_resnet,
@@ -33,6 +33,7 @@ __all__ = [
     "ABNLoss",
     "ABNOutput",
     "AttentionBranch",
+    "AttentionMapLoss",
     "CutError",
     "LogitsOnly",
     "PerceptionBranch",

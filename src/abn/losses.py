@@ -1,9 +1,12 @@
-"""The training loss of an Attention Branch Network."""
+"""The training losses of an Attention Branch Network: on its scores, and on its map."""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
+from abn.maps import resized, with_channel
 from abn.network import ABNOutput
 
 
@@ -56,3 +59,82 @@ class ABNLoss(nn.Module):
         attention_loss = self.criterion(output.attention_logits, target)
         perception_loss = self.criterion(output.perception_logits, target)
         return self.attention_weight * attention_loss + self.perception_weight * perception_loss
+
+
+Guidance = Literal["match", "suppress_outside", "energy"]
+
+
+class AttentionMapLoss(nn.Module):
+    r"""Draws attention maps towards maps that people gave: boxes, masks, or maps edited by hand.
+
+    With M the network's map and M' the given one, per image and over its pixels:
+
+    - ``"match"``: :math:`\lVert M' - M \rVert_2`, the loss with which Mitsuhara et al., "Embedding Human
+      Knowledge into Deep Neural Network via Attention Map", VISIGRAPP 2021, fine-tune on edited maps.
+    - ``"suppress_outside"``: :math:`\lVert M - M \cdot M' \rVert_2`: nothing is asked within the given
+      region, which may then be a rough box (Petryk et al., "GALS", CVPR 2022).
+    - ``"energy"``: :math:`1 - \sum M M' / \sum M`, the share of the map outside the region, with which Rao
+      et al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023, guide
+      networks by boxes. Blind to the map's scale, it suits maps whose maximum is always 1.
+
+    It is added to :class:`ABNLoss` with a weight of one's own, γ. docs/explanations.md compares the three.
+
+    Args:
+        guidance: ``"match"``, ``"suppress_outside"`` or ``"energy"``.
+
+    Raises:
+        ValueError: If the guidance is none of these.
+
+    Example:
+        >>> map_loss = AttentionMapLoss("suppress_outside")
+        >>> attention_map, boxes = torch.rand(2, 1, 14, 14), torch.zeros(2, 224, 224)
+        >>> boxes[:, 64:160, 32:128] = 1  # or abn.metrics.box_masks
+        >>> loss = map_loss(attention_map, boxes, given=torch.tensor([True, False]))
+    """
+
+    def __init__(self, guidance: Guidance = "match") -> None:
+        super().__init__()
+        if guidance not in get_args(Guidance):
+            raise ValueError(f"guidance is {guidance!r}, expected one of {get_args(Guidance)}")
+        self.guidance = guidance
+
+    def extra_repr(self) -> str:
+        return f"guidance={self.guidance!r}"
+
+    def forward(self, attention_map: Tensor, target: Tensor, given: Tensor | None = None) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            attention_map: What the model returned, (B, 1, h, w).
+            target: (B, 1, H, W) or (B, H, W), in [0, 1], or bool, of any resolution.
+            given: (B,), bool: the images that have a target. The others are skipped, whatever their
+                target holds. Default: all.
+
+        Returns:
+            The mean over the images that have a target, a scalar; 0 if none has.
+
+        Raises:
+            ValueError: If the shapes do not belong together.
+        """
+        target = with_channel(target, "target")
+        if len(target) != len(attention_map) or (given is not None and given.shape != target.shape[:1]):
+            raise ValueError(
+                f"got {len(attention_map)} maps, targets of shape {tuple(target.shape)} and given "
+                f"{None if given is None else tuple(given.shape)}, expected one of each per image"
+            )
+        maps = attention_map.float()
+        target = resized(target.float(), (maps.shape[-2], maps.shape[-1]))
+        if given is None:
+            given = torch.ones(len(maps), dtype=torch.bool, device=maps.device)
+        target = torch.where(given[:, None, None, None], target, maps.detach())  # what is skipped may be NaN
+        distances: Tensor
+        if self.guidance == "energy":
+            inside, total = (maps * target).sum(dim=(1, 2, 3)), maps.sum(dim=(1, 2, 3))
+            distances = 1 - inside / total.clamp(
+                min=1e-3
+            )  # a map of less than a thousandth of a pixel is none
+        else:
+            difference = target - maps if self.guidance == "match" else maps - maps * target
+            distances = torch.linalg.vector_norm(difference, dim=(1, 2, 3))
+        distances = torch.where(given, distances, 0)
+        return distances.sum() / given.sum().clamp(min=1)

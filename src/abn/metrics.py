@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from abn.maps import resized, with_channel
 from abn.network import ABNOutput
 
 Classifier = Callable[[Tensor], Tensor | ABNOutput]
@@ -185,7 +186,7 @@ def confidence_change(
     Raises:
         ValueError: As in :func:`deletion`.
     """
-    maps = _resized(_stretched(attention_maps), images)
+    maps = _fitted(_stretched(attention_maps), images)
     classes = _predicted(model, images) if classes is None else classes
     whole = _probability(model, images, classes)
     shown = _probability(model, images * maps.to(images.dtype), classes)
@@ -274,7 +275,7 @@ def _area(
     step = images.shape[-1] if step is None else step
     if step < 1:
         raise ValueError(f"step is {step}, expected at least 1 pixel")
-    ranks = _resized(_maps(attention_maps), images).flatten(1).argsort(descending=True, stable=True).argsort()
+    ranks = _fitted(_maps(attention_maps), images).flatten(1).argsort(descending=True, stable=True).argsort()
     ranks = ranks.view(len(images), 1, *images.shape[-2:])  # 0 for the highest point
     classes = _predicted(model, images) if classes is None else classes
     pixels = images.shape[-2] * images.shape[-1]
@@ -302,9 +303,7 @@ def _probability(model: Classifier, images: Tensor, classes: Tensor) -> Tensor:
 
 def _maps(attention_maps: Tensor) -> Tensor:
     """The maps as float32 (B, 1, h, w)."""
-    maps = attention_maps.unsqueeze(1) if attention_maps.ndim == 3 else attention_maps
-    if maps.ndim != 4 or maps.shape[1] != 1:
-        raise ValueError(f"maps have shape {tuple(attention_maps.shape)}, expected (B, 1, h, w) or (B, h, w)")
+    maps = with_channel(attention_maps)
     if maps.isnan().any():
         raise ValueError("a map holds NaN, expected numbers: look for the cause in the network or its images")
     return maps.float()
@@ -327,17 +326,17 @@ def _stretched(attention_maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def _resized(maps: Tensor, like: Tensor) -> Tensor:
+def _fitted(maps: Tensor, like: Tensor) -> Tensor:
     """The maps (B, 1, h, w) in the resolution of images or masks (B, C, H, W)."""
     if like.ndim != 4 or len(like) != len(maps):
         raise ValueError(
             f"got maps for {len(maps)} images and images or masks of shape {tuple(like.shape)}, expected "
             "(B, C, H, W) with one map each"
         )
-    return F.interpolate(maps, size=like.shape[-2:], mode="bilinear")
+    return resized(maps, (like.shape[-2], like.shape[-1]))
 
 
 def _on_masks(attention_maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Maps and masks as float (B, 1, H, W)."""
     masks = masks.unsqueeze(1) if masks.ndim == 3 else masks
-    return _resized(_maps(attention_maps), masks), masks.float()
+    return _fitted(_maps(attention_maps), masks), masks.float()

@@ -3,7 +3,8 @@
 from typing import Literal, get_args
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from abn.maps import resized, with_channel
 
 Mechanism = Literal["residual", "multiplicative"]
 
@@ -71,18 +72,11 @@ def check_mechanism(mechanism: str) -> None:
 
 def _fit(attention_map: Tensor, features: Tensor) -> Tensor:
     """The map as (B or 1, 1, H, W) in the features' resolution and dtype."""
-    given = tuple(attention_map.shape)
-    if attention_map.ndim == 3:
-        attention_map = attention_map.unsqueeze(1)  # (B, h, w) -> (B, 1, h, w)
     batch, *_, height, width = features.shape
-    if attention_map.ndim != 4 or attention_map.shape[1] != 1 or attention_map.shape[0] not in (1, batch):
+    maps = with_channel(attention_map)
+    if maps.shape[0] not in (1, batch):  # no len(): torch.export would fix the size of the batch
         raise ValueError(
-            f"attention_map has shape {given}, expected (B, 1, h, w) or (B, h, w) with B = {batch} "
-            "like the images, or B = 1 to use one map for all of them"
+            f"attention_map has shape {tuple(attention_map.shape)}, expected B = {batch} like the images, or "
+            "B = 1 to use one map for all of them"
         )
-    if attention_map.shape[-2:] != features.shape[-2:]:
-        shrinking = attention_map.shape[-2] > height or attention_map.shape[-1] > width
-        attention_map = F.interpolate(
-            attention_map.float(), size=(height, width), mode="bilinear", antialias=shrinking
-        )
-    return attention_map.to(features.dtype)
+    return resized(maps, (height, width)).to(features.dtype)
