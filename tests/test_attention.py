@@ -23,10 +23,10 @@ def test_logits_equal_convolving_every_pixel_and_pooling_afterwards():
     torch.testing.assert_close(logits, as_published)
 
 
-def test_map_of_a_branch_solved_by_hand():
+def test_convolution_by_hand():
     # One channel, one class; identity norms (eval mode) and a 1×1 weight of 1: the responses are the
     # features. A 3×3 kernel of ones then sums the neighbourhood: 1 everywhere around the single 1.
-    branch = AttentionBranch(in_channels=1, num_classes=1).eval()
+    branch = AttentionBranch(in_channels=1, num_classes=1, map="convolution").eval()
     for norm in (branch.norm, branch.response_norm, branch.map_norm):
         norm.eps = 0.0
     nn.init.ones_(branch.response_conv.weight)
@@ -56,17 +56,97 @@ def test_log_sum_adds_up_all_classes_by_hand():
 
 
 def test_unknown_kind_of_map_is_refused():
-    with pytest.raises(ValueError, match=r"map is 'softmax', expected one of \('convolution', 'log_sum'\)"):
+    with pytest.raises(ValueError, match=r"map is 'softmax', expected one of \('class_activation', "):
         AttentionBranch(in_channels=2, num_classes=2, map="softmax")
 
 
-def test_a_new_map_rises_with_the_class_responses():
-    branch = AttentionBranch(in_channels=8, num_classes=5)  # training mode: the norms are live
+def test_a_new_convolution_rises_with_the_class_responses():
+    branch = AttentionBranch(
+        in_channels=8, num_classes=5, map="convolution"
+    )  # in training: the norms are live
     features = torch.randn(4, 8, 12, 12)
     _, attention_map = branch(features)
     evidence = nn.functional.avg_pool2d(branch.responses(features).sum(1, keepdim=True), 3, 1, 1)
     correlation = torch.corrcoef(torch.stack([attention_map.flatten(), evidence.flatten()]))[0, 1]
     assert correlation > 0.9
+
+
+def two_classes() -> AttentionBranch:
+    """Its responses are its two channels of features; 2 speaks for the first class, 4 for the second."""
+    branch = AttentionBranch(in_channels=2, num_classes=2).eval()
+    for norm in (branch.norm, branch.response_norm):
+        norm.eps = 0.0
+    with torch.no_grad():
+        branch.response_conv.weight.copy_(torch.eye(2)[:, :, None, None])
+        branch.classifier.weight.copy_(torch.diag(torch.tensor([2.0, 4.0]))[:, :, None, None])
+    return branch
+
+
+def test_class_activation_by_hand():
+    branch = two_classes()
+    responses = torch.zeros(1, 2, 8, 8)
+    responses[0, 0, 1, 1] = 8.0  # a single pixel each, of which the mean makes 3×3
+    responses[0, 0, 5, 5] = 2.0
+    responses[0, 1, 1, 5] = 9.0
+    mixed = branch.class_activation(responses, torch.tensor([[0.9, 0.1]]))
+    only = branch.class_activation(responses, torch.tensor([[1.0, 0.0]]))
+    expected = torch.zeros(8, 8)
+    expected[:3, :3] = 1
+    expected[4:7, 4:7] = 1 / (2 - 0.25**4)  # a quarter of the maximum
+    torch.testing.assert_close(only[0, 0], expected)
+    torch.testing.assert_close(mixed, only)  # what speaks for the second class speaks against the first
+
+
+def test_class_activation_shows_the_classes_that_the_branch_sees():
+    branch = two_classes()
+    features = torch.zeros(2, 2, 9, 9)
+    features[0, 0, 1, 1] = features[1, 1, 1, 1] = 3.0
+    features[:, :, 6, 6] = 1.0  # speaks for both classes, twice as much for the second
+    logits, attention_map = branch(features)
+    assert logits.argmax(dim=1).tolist() == [0, 1]
+    assert (attention_map[:, 0, :3, :3] > 0.999).all()
+    assert attention_map[0, 0, 6, 6] == 0  # rather speaks against the first
+    assert attention_map[1, 0, 6, 6] > 0
+
+
+def test_class_activation_of_any_class_comes_with_one_forward_pass():
+    branch = AttentionBranch(in_channels=8, num_classes=5).eval()
+    features = torch.randn(2, 8, 6, 9)
+    responses = branch.responses(features)
+    logits, attention_map = branch(features)
+    again = branch.class_activation(responses, logits.softmax(dim=1))
+    torch.testing.assert_close(again, attention_map)
+    of_each = [branch.class_activation(responses, shares.expand(2, 5)) for shares in torch.eye(5)]
+    assert len({tuple(maps.flatten().tolist()) for maps in of_each}) == 5
+
+
+def test_class_activation_does_not_depend_on_the_responses_scale():
+    branch = AttentionBranch(in_channels=8, num_classes=5)
+    responses, shares = torch.rand(2, 5, 6, 9), torch.eye(5)[:2]
+    expected = branch.class_activation(responses, shares)
+    torch.testing.assert_close(branch.class_activation(1e-4 * responses, shares), expected)
+
+
+def test_class_activation_without_evidence_is_zero_and_has_a_gradient():
+    branch = AttentionBranch(in_channels=8, num_classes=5)
+    responses = torch.zeros(2, 5, 6, 9, requires_grad=True)
+    attention_map = branch.class_activation(responses, torch.eye(5)[:2])
+    attention_map.sum().backward()
+    assert attention_map.abs().sum() == 0
+    assert responses.grad.isfinite().all()
+
+
+def test_class_activation_of_a_single_class_is_its_response():
+    branch = AttentionBranch(in_channels=8, num_classes=1)
+    _, attention_map = branch(torch.randn(4, 8, 6, 9))
+    assert attention_map.amax(dim=(1, 2, 3)).tolist() == pytest.approx([1] * 4)
+
+
+def test_a_new_branch_scores_each_class_by_its_own_response():
+    branch = AttentionBranch(in_channels=8, num_classes=5).eval()
+    features = torch.randn(2, 8, 6, 9)
+    logits, _ = branch(features)
+    torch.testing.assert_close(logits, 10 * branch.responses(features).mean(dim=(2, 3)))
 
 
 def test_stage_runs_before_the_heads():

@@ -20,7 +20,7 @@ from abn.convert import to_reference
 
 @pytest.fixture(scope="module")
 def official() -> dict[str, torch.Tensor]:
-    return to_reference(abn_cifar_resnet(8).state_dict())
+    return to_reference(abn_cifar_resnet(8, map="convolution").state_dict())
 
 
 def trainers(state_dict: dict[str, torch.Tensor], **others: object) -> dict[str, object]:

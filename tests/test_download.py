@@ -33,7 +33,10 @@ def cache(tmp_path, monkeypatch) -> Path:
 def content() -> bytes:
     """A checkpoint of the official code."""
     buffer = io.BytesIO()
-    torch.save({"state_dict": to_reference(abn_cifar_resnet(8, num_classes=100).state_dict())}, buffer)
+    torch.save(
+        {"state_dict": to_reference(abn_cifar_resnet(8, num_classes=100, map="convolution").state_dict())},
+        buffer,
+    )
     return buffer.getvalue()
 
 
@@ -330,10 +333,10 @@ def test_published_weights_come_from_their_folder(drive, cache):
 def test_published_weights_come_from_their_file(drive):
     listing, download = drive
     buffer = io.BytesIO()
-    torch.save(to_reference(abn_resnet18(num_classes=200).state_dict()), buffer)
+    torch.save(to_reference(abn_resnet18(num_classes=200, map="convolution").state_dict()), buffer)
     download.side_effect = lambda *args, output, **kwargs: Path(output).write_bytes(buffer.getvalue())
     model = hub.load("abn_resnet18_cub", progress=False)
-    assert model.config == {"model": "abn_resnet18", "num_classes": 200}
+    assert model.config == {"model": "abn_resnet18", "num_classes": 200, "map": "convolution"}
     assert (
         download.call_args.kwargs["url"]
         == "https://drive.google.com/file/d/1SGlBahck_F8CkBmfxkCCjBjA_2UT_t1v"

@@ -30,7 +30,9 @@ BUILDERS = {
 
 def network(name: str = "abn_cifar_resnet", **arguments: object) -> ABN:
     """A network whose every weight and statistic differs from what a new one has."""
-    model = abn.create_model(name, **{**BUILDERS[name], "num_classes": 6, **arguments}).eval()
+    official_map = "log_sum" if "_se_" in name else "convolution"
+    arguments = {**BUILDERS[name], "num_classes": 6, "map": official_map, **arguments}
+    model = abn.create_model(name, **arguments).eval()
     for value in model.state_dict().values():
         value.copy_(torch.rand_like(value, dtype=torch.float32) + 0.5)
     return model
@@ -355,7 +357,13 @@ def test_converted_safetensors_describe_themselves(checkpoint, tmp_path):
     with safe_open(tmp_path / "ours.safetensors", "pt") as file:
         config = json.loads(file.metadata()["config"])
     assert config.pop("preprocessing")["size"] == [32, 32]
-    assert config == {"model": "abn_cifar_resnet", "depth": 8, "num_classes": 6, "in_channels": 3}
+    assert config == {
+        "model": "abn_cifar_resnet",
+        "depth": 8,
+        "num_classes": 6,
+        "in_channels": 3,
+        "map": "convolution",
+    }
 
 
 @pytest.mark.parametrize("destination", ["ours", "ours.json", "ours.zip", "directory.pth"])
@@ -379,8 +387,11 @@ def test_destination_of_another_kind_is_refused(destination, checkpoint, tmp_pat
             lambda: network(mechanism="multiplicative"),
             "has: it is built with {'mechanism': 'multiplicative'}",
         ),
+        (lambda: network(map="class_activation"), "has: it is built with {'map': 'class_activation'}"),
         (
-            lambda: abn.abn_resnet50(num_classes=2, replace_stride_with_dilation=[False, False, True]),
+            lambda: abn.abn_resnet50(
+                num_classes=2, map="convolution", replace_stride_with_dilation=[False, False, True]
+            ),
             r"has: it is built with {'replace_stride_with_dilation': \[False, False, True\]}",
         ),
     ],

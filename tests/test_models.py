@@ -102,8 +102,8 @@ def test_network_trains_and_can_be_copied(name):
         assert all(map(torch.equal, twin(images), model(images)))
 
 
-def test_map_of_an_se_resnet_is_the_log_sum():
-    model = abn.abn_se_resnet18(num_classes=3).eval()
+def test_an_se_resnet_can_have_the_official_code_s_map():
+    model = abn.abn_se_resnet18(num_classes=3, map="log_sum").eval()
     features = model.feature_extractor(torch.randn(2, 3, 64, 64))
     responses = model.attention_branch.responses(features)
     _, attention_map = model.attention_branch(features)

@@ -55,7 +55,7 @@ def test_computed_map_can_be_trained_towards_the_given_one(images):
     model = small_network()
     edited = torch.rand(2, 1, 8, 10)
     nn.functional.mse_loss(model(images, attention_map=edited).attention_map, edited).backward()
-    assert model.attention_branch.map_conv.weight.grad.abs().sum() > 0
+    assert model.attention_branch.classifier.weight.grad.abs().sum() > 0
     assert model.feature_extractor.weight.grad.abs().sum() > 0
 
 
@@ -66,7 +66,7 @@ def test_gradient_reaches_a_given_map(images):
 
 
 def test_map_of_the_wrong_batch_is_refused(images):
-    with pytest.raises(ValueError, match=r"shape \(3, 1, 8, 10\), expected .* B = 2 like the images"):
+    with pytest.raises(ValueError, match=r"shape \(3, 1, 8, 10\), expected B = 2 like the images"):
         small_network()(images, attention_map=torch.zeros(3, 1, 8, 10))
 
 

@@ -66,6 +66,7 @@ def test_architecture_is_read_off_the_shapes(case):
     name, arguments = CASES[case]
     num_classes = description(case)["arguments"].get("num_classes", 1000)
     in_channels = {} if "imagenet" in case else {"in_channels": 3}
+    arguments = {**arguments, "map": "log_sum" if "se_" in case else "convolution"}
     assert architecture(official) == (name, {**arguments, "num_classes": num_classes, **in_channels})
 
 
@@ -87,7 +88,7 @@ def test_architecture_is_read_off_the_shapes(case):
     ],
 )
 def test_other_depths_and_widths_go_both_ways(name, arguments):
-    arguments = {**arguments, "num_classes": 7}
+    arguments = {**arguments, "num_classes": 7, "map": "log_sum" if "_se_" in name else "convolution"}
     with torch.device("meta"):
         model = abn.create_model(name, **arguments)
     official = to_reference(model.state_dict())
@@ -99,7 +100,7 @@ def test_other_depths_and_widths_go_both_ways(name, arguments):
 @pytest.mark.parametrize("compression", [0.17, 1 / 3, 0.5, 0.7, 1.0])
 def test_compression_is_read_as_one_that_makes_the_same_network(compression):
     with torch.device("meta"):
-        model = abn.abn_cifar_densenet(10, 7, compression=compression)
+        model = abn.abn_cifar_densenet(10, 7, compression=compression, map="convolution")
         name, arguments = architecture(to_reference(model.state_dict()))
         again = abn.create_model(name, **arguments)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
@@ -128,7 +129,7 @@ def test_missing_batch_counts_of_old_pytorch_are_tolerated():
     official = official_weights("cifar_resnet20")
     old = {key: value for key, value in official.items() if not key.endswith("num_batches_tracked")}
     assert len(old) < len(official)
-    abn.abn_cifar_resnet(20, num_classes=100).load_state_dict(from_reference(old))
+    abn.abn_cifar_resnet(20, num_classes=100, map="convolution").load_state_dict(from_reference(old))
 
 
 @pytest.mark.parametrize("key", ["conv1.weight", "att_layer3.0.bn1.running_mean", "bn_att3.bias", "fc.bias"])
@@ -136,13 +137,13 @@ def test_other_missing_entries_are_not_tolerated(key):
     official = official_weights("cifar_resnet20")
     del official[key]
     with pytest.raises(RuntimeError, match="Missing key"):
-        abn.abn_cifar_resnet(20, num_classes=100).load_state_dict(from_reference(official))
+        abn.abn_cifar_resnet(20, num_classes=100, map="convolution").load_state_dict(from_reference(official))
 
 
 def test_unknown_entries_are_not_tolerated():
     official = official_weights("cifar_resnet20") | {"att_conv4.weight": torch.zeros(1)}
     with pytest.raises(RuntimeError, match=r"Unexpected key.*att_conv4\.weight"):
-        abn.abn_cifar_resnet(20, num_classes=100).load_state_dict(from_reference(official))
+        abn.abn_cifar_resnet(20, num_classes=100, map="convolution").load_state_dict(from_reference(official))
 
 
 def test_checkpoint_of_another_network_is_refused():

@@ -86,8 +86,8 @@ def test_network_with_tied_weights_comes_back_equal(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_builders", {})
 
     @registry.register_model
-    def abn_tied(mechanism: str = "residual") -> ABN:
-        return wrap_backbone(Tied(), split="0", input_size=64, mechanism=mechanism)
+    def abn_tied(**kwargs: object) -> ABN:
+        return wrap_backbone(Tied(), split="0", input_size=64, **kwargs)
 
     model = abn_tied().eval()
     model.save_pretrained(tmp_path)
@@ -164,9 +164,9 @@ def test_changed_configuration_is_refused(change, message, tmp_path):
 def test_missing_weight_is_named(tmp_path):
     wrap_backbone("timm/test_resnet").save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    del weights["attention_branch.map_conv.weight"]
+    del weights["attention_branch.classifier.weight"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(hub.CheckpointError, match=r"missing: attention_branch\.map_conv\.weight$"):
+    with pytest.raises(hub.CheckpointError, match=r"missing: attention_branch\.classifier\.weight$"):
         hub.load(tmp_path)
 
 

@@ -2,9 +2,12 @@
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-MapKind = Literal["convolution", "log_sum"]
+MapKind = Literal["class_activation", "convolution", "log_sum"]
+_HALFWAY = 0.25  # of the highest evidence, where a class activation map is at half its height
 
 
 class AttentionBranch(nn.Module):
@@ -13,20 +16,32 @@ class AttentionBranch(nn.Module):
     ::
 
         features ─► stage ─► BN ─► 1×1 conv C→K ─► BN ─► ReLU = responses r, one channel per class
-                                   r ─► average pool ─► 1×1 conv K→K ──────► attention_logits
-                                   r ─► 3×3 conv K→1 ─► BN ─► sigmoid ─────► attention_map
+                                   r ─► average pool ─► 1×1 conv K→K ─► attention_logits
+                                   r ─► one of the three maps ────────► attention_map
 
-    This is the branch of the official code, with which the published numbers were made. It differs
-    from the figure in the paper (Fukui et al., "Attention Branch Network", CVPR 2019, section 3.1) in
-    two layers: the convolution that makes the map is 3×3 instead of 1×1, and a batch norm follows the
-    convolution to K channels. Two departures from the official code, neither of which changes what a
-    set of weights computes: the responses are pooled before the K→K convolution instead of after it
-    (the two commute, and pooling first costs K² per image instead of per pixel), and the K→1
-    convolution starts from one positive constant instead of random signs, so that a new map begins as
-    the mean class response and not, by chance, as its negative.
+    The scores are those of the official code, with which the published numbers were made. It differs from
+    the figure in the paper (Fukui et al., "Attention Branch Network", CVPR 2019, section 3.1) in a batch
+    norm behind the convolution to K channels. The responses are pooled before the K→K convolution instead
+    of after it: the two commute, and pooling first costs K² per image instead of per pixel. That
+    convolution starts from ten times the identity, so that each response stands for one class from the
+    first step on, and one that fills a tenth of the image counts in full. From small random weights, as in
+    the official code, this branch lags behind the other for many epochs.
 
-    The official code's SE-ResNets make their map in another way, without weights of its own and without
-    an upper bound: :math:`M = \sum_k \log(1 + r_k)`.
+    The maps:
+
+    - ``"class_activation"``: the evidence for the classes that the branch sees, rather than for all others.
+      A pixel's evidence for class c is :math:`e_c = \sum_k W_{ck} r_k` with W the weights of the K→K
+      convolution, so that the score of c is the mean of :math:`e_c` over the pixels: its class activation
+      (Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016). With the branch's
+      own probabilities p, A is :math:`\sum_c (p_c - 1/K) \, e_c`, where it is positive, averaged over
+      3×3 pixels and divided by its maximum. The map is :math:`A^4 / (A^4 + h^4 (1 - A^4))` with h = 0.25:
+      about 1 on what decides, 0 on what hardly counts, and one half at a quarter of the maximum. It adds no
+      weights, and cannot become inverted, which the others can; docs/explanations.md has the figures. It
+      says where, not how much: its maximum is always 1.
+    - ``"convolution"``: 3×3 conv K→1, BN, sigmoid, as in the official code and the published weights (the
+      paper draws a 1×1 convolution). Here the convolution starts from one positive constant instead of
+      random signs, so that a new map begins as the mean class response and not, by chance, as its negative.
+    - ``"log_sum"``: :math:`\sum_k \log(1 + r_k)`, as in the official code's SE-ResNets. No upper bound.
 
     Args:
         in_channels: Channels that the heads read: those of the stage's output, or those of the
@@ -34,11 +49,10 @@ class AttentionBranch(nn.Module):
         num_classes: Number of classes K.
         stage: Runs on the features first. In the paper a copy of the backbone's last stage at
             stride 1. ``None`` lets the heads read the features as they are.
-        map: How the responses become the map: ``"convolution"`` as drawn, in [0, 1]; or ``"log_sum"``,
-            the sum over all classes of log(1 + r), at least 0.
+        map: How the responses become the map.
 
     Raises:
-        ValueError: If ``in_channels`` or ``num_classes`` is below one, or ``map`` is neither of the two.
+        ValueError: If ``in_channels`` or ``num_classes`` is below one, or there is no such map.
 
     Example:
         >>> import torch
@@ -54,19 +68,20 @@ class AttentionBranch(nn.Module):
         num_classes: int,
         stage: nn.Module | None = None,
         *,
-        map: MapKind = "convolution",
+        map: MapKind = "class_activation",
     ) -> None:
         super().__init__()
         for name, value in {"in_channels": in_channels, "num_classes": num_classes}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
-        if map not in get_args(MapKind):
-            raise ValueError(f"map is {map!r}, expected one of {get_args(MapKind)}")
+        check_map(map)
         self.stage = nn.Identity() if stage is None else stage
         self.norm = nn.BatchNorm2d(in_channels)
         self.response_conv = nn.Conv2d(in_channels, num_classes, kernel_size=1, bias=False)
         self.response_norm = nn.BatchNorm2d(num_classes)
         self.classifier = nn.Conv2d(num_classes, num_classes, kernel_size=1, bias=False)
+        with torch.no_grad():
+            nn.init.dirac_(self.classifier.weight).mul_(10)
         self.map = map
         if map == "convolution":
             self.map_conv = nn.Conv2d(num_classes, 1, kernel_size=3, padding=1, bias=False)
@@ -98,6 +113,34 @@ class AttentionBranch(nn.Module):
         responses: Tensor = self.response_norm(self.response_conv(self.norm(self.stage(features)))).relu()
         return responses
 
+    def class_activation(self, responses: Tensor, shares: Tensor) -> Tensor:
+        """Where the evidence is for some classes rather than for all.
+
+        With this, one forward pass gives the map of any class::
+
+            responses = branch.responses(features)
+            branch.class_activation(responses, F.one_hot(classes, K).float())  # classes (B,)
+
+        Args:
+            responses: (B, K, h, w), from :meth:`responses`.
+            shares: (B, K), of each class in what is looked for, adding up to 1: one-hot for a single class,
+                or probabilities.
+
+        Returns:
+            (B, 1, h, w), from 0 to its maximum of 1; 0 everywhere if no pixel speaks for these classes.
+        """
+        weight = self.classifier.weight.flatten(1)  # (K, K)
+        if len(weight) > 1:
+            shares = shares - 1 / len(weight)  # what speaks for all classes alike decides nothing
+        weighted = (shares @ weight)[:, :, None, None] * responses
+        # In float32, as half precision has no room for what follows.
+        evidence = weighted.sum(dim=1, keepdim=True, dtype=torch.float32).relu()
+        evidence = F.avg_pool2d(evidence, kernel_size=3, stride=1, padding=1)
+        highest = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        sharpened = (evidence / highest) ** 4
+        attention_map = sharpened / (sharpened + _HALFWAY**4 * (1 - sharpened))
+        return attention_map.to(responses.dtype)
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the class scores and the attention map.
 
@@ -113,8 +156,18 @@ class AttentionBranch(nn.Module):
         """
         responses = self.responses(features)  # (B, K, h, w)
         attention_logits = self.classifier(responses.mean(dim=(2, 3), keepdim=True)).flatten(1)  # (B, K)
-        if self.map == "log_sum":
-            attention_map = responses.log1p().sum(dim=1, keepdim=True)  # (B, 1, h, w)
-        else:
+        if self.map == "class_activation":
+            # Which classes are shown is not to be learned from how the map serves the other branch.
+            shares = attention_logits.detach().softmax(dim=1)
+            attention_map = self.class_activation(responses, shares.to(responses.dtype))
+        elif self.map == "convolution":
             attention_map = self.map_norm(self.map_conv(responses)).sigmoid()  # (B, 1, h, w)
+        else:
+            attention_map = responses.log1p().sum(dim=1, keepdim=True)  # (B, 1, h, w)
         return attention_logits, attention_map
+
+
+def check_map(map: str) -> None:
+    """Raises a ValueError if there is no such kind of map."""
+    if map not in get_args(MapKind):
+        raise ValueError(f"map is {map!r}, expected one of {get_args(MapKind)}")

@@ -33,7 +33,7 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Example:
         >>> from abn import abn_resnet18
-        >>> model = abn_resnet18()
+        >>> model = abn_resnet18(map="convolution")
         >>> official = to_reference(model.state_dict())
         >>> model.load_state_dict(from_reference(official))
         <All keys matched successfully>
@@ -86,17 +86,19 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]
 
     Example:
         >>> from abn import create_model
-        >>> model = create_model("abn_cifar_wide_resnet", depth=10, widen_factor=2)
+        >>> model = create_model("abn_cifar_wide_resnet", depth=10, widen_factor=2, map="convolution")
         >>> architecture(to_reference(model.state_dict()))[1]
-        {'depth': 10, 'widen_factor': 2, 'num_classes': 10, 'in_channels': 3}
+        {'depth': 10, 'widen_factor': 2, 'num_classes': 10, 'in_channels': 3, 'map': 'convolution'}
     """
     shapes = {key: tuple(value.shape) for key, value in unwrapped(state_dict).items()}
     try:
-        return _official_layout(shapes).architecture(shapes)
+        name, arguments = _official_layout(shapes).architecture(shapes)
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise ValueError(
             f"the state dict is not complete, expected that of a network of the official code: {error!r}"
         ) from error
+    # The official code's SE-ResNets make their map without weights, all others with a convolution.
+    return name, {**arguments, "map": "log_sum" if "_se_" in name else "convolution"}
 
 
 def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:

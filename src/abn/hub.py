@@ -85,7 +85,7 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
         ...     abn_resnet18(num_classes=10).save_pretrained(directory)
         ...     model = load(directory)
         >>> model.config
-        {'model': 'abn_resnet18', 'num_classes': 10, 'mechanism': 'residual'}
+        {'model': 'abn_resnet18', 'num_classes': 10, 'map': 'class_activation', 'mechanism': 'residual'}
     """
     check_num_classes(num_classes)
     path = _located(source, progress)
@@ -120,7 +120,7 @@ def convert(source: str | Path, destination: str | Path) -> None:
         CheckpointError, DownloadError, TypeError: As in :func:`load`.
         FileNotFoundError: If there is no such source, or no directory for the destination.
         ValueError: If the destination's name ends otherwise, or the official code has no such network, with
-            the residual mechanism and a copied stage.
+            its kind of map, the residual mechanism and a copied stage.
     """
     destination = Path(destination).expanduser()
     if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt") or destination.is_dir():

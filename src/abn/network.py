@@ -157,7 +157,12 @@ class ABN(nn.Module):
     def _current_config(self) -> dict[str, Any] | None:
         if self.config is None:
             return None
-        config = {**self.config, "mechanism": self.perception_branch.mechanism}  # may have been changed since
+        # The mechanism may have been changed since, and the kind of map may be a default.
+        config = {
+            **self.config,
+            "map": self.attention_branch.map,
+            "mechanism": self.perception_branch.mechanism,
+        }
         if self.preprocessing is not None:
             config["preprocessing"] = asdict(self.preprocessing)
         if self.classes is not None:

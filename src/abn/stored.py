@@ -119,8 +119,11 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if "config" in metadata:
         return _configuration(metadata["config"], path), weights
     try:
-        official = weights if "att_conv.weight" in weights else to_reference(weights)
+        ours = "att_conv.weight" not in weights
+        official = to_reference(weights) if ours else weights
         model, arguments = architecture(official)
+        if ours and arguments["map"] == "convolution" and "attention_branch.map_conv.weight" not in weights:
+            arguments["map"] = "class_activation"
         return {"model": model, **arguments, **_published_data(model, **arguments)}, from_reference(official)
     except ValueError as error:
         raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from abn.attention import AttentionBranch
+from abn.attention import AttentionBranch, MapKind, check_map
 from abn.backbone import (
     FETCHING,
     check_input_size,
@@ -30,6 +30,7 @@ def wrap_backbone(
     num_classes: int | None = None,
     split: str | None = None,
     stage: nn.Module | Literal["copy", "none"] = "copy",
+    map: MapKind = "class_activation",
     mechanism: Mechanism = "residual",
     input_size: int | tuple[int, int, int] | None = None,
     **backbone_arguments: object,
@@ -52,6 +53,8 @@ def wrap_backbone(
             which is cheapest; or a module of your own, features (B, C, H, W) to (B, C', h, w). A copy
             that cannot do with stride 1 keeps its stride: the map is then coarser than the features.
             A copy is trainable, even where the backbone is frozen.
+        map: How the class responses become the map: ``"class_activation"``, ``"convolution"`` as in the
+            official code, or ``"log_sum"``, see :class:`AttentionBranch`.
         mechanism: ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
         input_size: Size of the images for which the backbone is cut: one number of pixels or (C, H, W).
             Default: read off the backbone, see the example. The network takes images of other sizes too
@@ -78,6 +81,7 @@ def wrap_backbone(
         raise ValueError(f"split is {split!r}, expected a name, such as find_splits lists")
     if not isinstance(stage, nn.Module) and stage not in ("copy", "none"):
         raise ValueError(f"stage is {stage!r}, expected 'copy', 'none' or a module")
+    check_map(map)
     check_mechanism(mechanism)
     check_input_size(input_size)
     name = backbone if isinstance(backbone, str) else None
@@ -97,7 +101,7 @@ def wrap_backbone(
     if branch_stage is not None:
         output = dry_run(branch_stage, parts.features)
         channels, dtype = output.shape[1], output.dtype
-    attention_branch = AttentionBranch(channels, parts.num_classes)
+    attention_branch = AttentionBranch(channels, parts.num_classes, map=map)
     attention_branch.to(device_of(backbone), dtype)
     if branch_stage is not None:
         attention_branch.stage = branch_stage  # added now, so that its own dtype stays as it is
@@ -114,6 +118,7 @@ def wrap_backbone(
             "num_classes": num_classes,
             "split": parts.split,
             "stage": stage,
+            "map": map,
             "mechanism": mechanism,
             "input_size": input_size,
         }

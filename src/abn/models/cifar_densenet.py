@@ -150,7 +150,7 @@ def abn_cifar_densenet(
     Args:
         stage: As for :func:`abn.wrap_backbone`, but the copy is of the last dense block alone: as in the
             official code, the norm and the ReLU that follow it belong to the perception branch.
-        **kwargs: ``mechanism`` of :func:`abn.wrap_backbone`.
+        **kwargs: ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
     """
     backbone = cifar_densenet(
         depth,

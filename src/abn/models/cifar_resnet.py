@@ -96,7 +96,7 @@ def abn_cifar_resnet(depth: int, *, num_classes: int = 10, in_channels: int = 3,
     """ResNet-``depth`` for CIFAR with an attention branch; arguments as for :func:`cifar_resnet`.
 
     Args:
-        **kwargs: ``stage`` and ``mechanism`` of :func:`abn.wrap_backbone`.
+        **kwargs: ``stage``, ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
     """
     backbone = cifar_resnet(depth, num_classes=num_classes, in_channels=in_channels)
     return wrap_backbone(backbone, split="layer2", input_size=(in_channels, 32, 32), **kwargs)

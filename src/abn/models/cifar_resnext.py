@@ -67,7 +67,7 @@ def abn_cifar_resnext(
     Unlike in the other families, no norm follows the attention branch's stage: see :class:`UnappliedNorm`.
 
     Args:
-        **kwargs: ``stage`` and ``mechanism`` of :func:`abn.wrap_backbone`.
+        **kwargs: ``stage``, ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
     """
     backbone = cifar_resnext(depth, cardinality, base_width, num_classes=num_classes, in_channels=in_channels)
     model = wrap_backbone(backbone, split="layer2", input_size=(in_channels, 32, 32), **kwargs)

@@ -119,7 +119,7 @@ def abn_cifar_wide_resnet(
     Args:
         stage: As for :func:`abn.wrap_backbone`, but the copy is of ``block3`` alone: as in the official
             code, the norm and the ReLU that follow it belong to the perception branch.
-        **kwargs: ``mechanism`` of :func:`abn.wrap_backbone`.
+        **kwargs: ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
     """
     backbone = cifar_wide_resnet(
         depth, widen_factor, dropout=dropout, num_classes=num_classes, in_channels=in_channels

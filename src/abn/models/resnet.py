@@ -21,7 +21,7 @@ def abn_resnet18(*, weights: WeightsEnum | str | None = None, progress: bool = T
         weights: Torchvision's weights for the backbone, such as ``"IMAGENET1K_V1"``. The branch's stage
             starts from those of ``layer4``, its heads anew.
         progress: Shows a bar while the weights are downloaded.
-        **kwargs: Passed to :func:`abn.wrap_backbone` (``num_classes``, ``stage``, ``mechanism``, ...) and
+        **kwargs: Passed to :func:`abn.wrap_backbone` (``num_classes``, ``map``, ``mechanism``, ...) and
             from there to torchvision's builder.
     """
     return _abn_resnet("resnet18", weights, progress, **kwargs)

@@ -1,14 +1,13 @@
 """SE-ResNets for ImageNet with an attention branch, on timm's ResNet.
 
 Squeeze-and-excitation: Hu et al., CVPR 2018. The networks of the official code's
-``models/imagenet/senet_resnet.py``: cut after ``layer3``, and the map is the sum over all classes of
-log(1 + r), see :class:`abn.AttentionBranch`. Its weights were never published.
+``models/imagenet/senet_resnet.py``: cut after ``layer3``. With ``map="log_sum"`` they compute what they do
+there; weights were never published.
 """
 
 import functools
 from typing import Any
 
-from abn.attention import AttentionBranch
 from abn.network import ABN
 from abn.registry import register_model
 from abn.wrap import wrap_backbone
@@ -19,7 +18,7 @@ def abn_se_resnet18(**kwargs: Any) -> ABN:
     """SE-ResNet-18 with an attention branch.
 
     Args:
-        **kwargs: Passed to :func:`abn.wrap_backbone` (``num_classes``, ``stage``, ``mechanism``, ...) and
+        **kwargs: Passed to :func:`abn.wrap_backbone` (``num_classes``, ``map``, ``mechanism``, ...) and
             from there to timm's builder (``pretrained``, ``in_chans``, ...).
     """
     return _abn_se_resnet("seresnet18", **kwargs)
@@ -57,9 +56,4 @@ def _abn_se_resnet(name: str, **kwargs: Any) -> ABN:
     # One sixteenth of the channels, as published; timm alone would round it to a multiple of 8.
     squeeze = functools.partial(SEModule, rd_divisor=1)
     kwargs = {"split": "layer3", **kwargs}
-    model = wrap_backbone(f"timm/{name}", block_args={"attn_layer": squeeze}, **kwargs)
-    branch: Any = model.attention_branch
-    in_channels, num_classes = branch.norm.num_features, branch.classifier.out_channels
-    log_sum = AttentionBranch(in_channels, num_classes, branch.stage, map="log_sum")
-    model.attention_branch = log_sum.to(branch.norm.weight)
-    return model
+    return wrap_backbone(f"timm/{name}", block_args={"attn_layer": squeeze}, **kwargs)
