@@ -25,6 +25,7 @@ def test_quickstart_prints_its_figures_and_writes_its_picture(tmp_path):
         "accuracy, attention branch",
         "accuracy, perception branch",
         "map's peak on the digit",
+        "share of the map on the digit",
         "image, map and overlay",
     ]
     with Image.open(tmp_path / "attention.png") as picture:
