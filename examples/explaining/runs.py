@@ -102,8 +102,6 @@ def measure_abn(model: ABN, scenes: Scenes) -> tuple[dict[str, Any], dict[str, T
     maps = output.attention_map
     return {
         "accuracy": accuracy(output.perception_logits, scenes),
-        "attention_accuracy": accuracy(output.attention_logits, scenes),
-        "predicted": output.perception_logits.argmax(dim=1).tolist(),
         "maps": {"ABN": {**place(scenes, maps), **effect(model, scenes, maps)}},
     }, {"ABN": maps}
 
@@ -119,10 +117,8 @@ def measure_plain(model: nn.Module, scenes: Scenes) -> tuple[dict[str, Any], dic
                 logits.append(model(images))
                 parts.append(explain(logits[-1].argmax(dim=1).tolist(), logits[-1])[0])
         maps[name] = torch.cat(parts).unsqueeze(1).detach()
-    scores = torch.cat(logits).detach()
     return {
-        "accuracy": accuracy(scores, scenes),
-        "predicted": scores.argmax(dim=1).tolist(),
+        "accuracy": accuracy(torch.cat(logits), scenes),
         "maps": {
             name: {**place(scenes, values), **effect(model, scenes, values)} for name, values in maps.items()
         },
