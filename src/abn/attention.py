@@ -29,15 +29,15 @@ class AttentionBranch(nn.Module):
 
     The maps:
 
-    - ``"class_activation"``: the evidence for the classes that the branch sees, rather than for all others.
-      A pixel's evidence for class c is :math:`e_c = \sum_k W_{ck} r_k` with W the weights of the K→K
-      convolution, so that the score of c is the mean of :math:`e_c` over the pixels: its class activation
-      (Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016). With the branch's
-      own probabilities p, A is :math:`\sum_c (p_c - 1/K) \, e_c`, where it is positive, averaged over
-      3×3 pixels and divided by its maximum. The map is :math:`A^4 / (A^4 + h^4 (1 - A^4))` with h = 0.25:
-      about 1 on what decides, 0 on what hardly counts, and one half at a quarter of the maximum. It adds no
-      weights, and cannot become inverted, which the others can; docs/explanations.md has the figures. It
-      says where, not how much: its maximum is always 1.
+    - ``"class_activation"``: the evidence for the classes that the branch sees. A pixel's evidence for
+      class c is :math:`e_c = \sum_k W_{ck} r_k` with W the weights of the K→K convolution, so that the
+      score of c is the mean of :math:`e_c` over the pixels: its class activation (Zhou et al., "Learning
+      Deep Features for Discriminative Localization", CVPR 2016). With the branch's own probabilities p, A
+      is :math:`\sum_c p_c \, e_c`, where it is positive, averaged over 3×3 pixels and divided by its
+      maximum. The map is :math:`A^4 / (A^4 + h^4 (1 - A^4))` with h = 0.25: about 1 on what decides, 0 on
+      what hardly counts, and one half at a quarter of the maximum. It adds no weights, and cannot become
+      inverted, which the others can; docs/explanations.md has the figures. It says where, not how much: its
+      maximum is always 1.
     - ``"convolution"``: 3×3 conv K→1, BN, sigmoid, as in the official code and the published weights (the
       paper draws a 1×1 convolution). Here the convolution starts from one positive constant instead of
       random signs, so that a new map begins as the mean class response and not, by chance, as its negative.
@@ -114,7 +114,7 @@ class AttentionBranch(nn.Module):
         return responses
 
     def class_activation(self, responses: Tensor, shares: Tensor) -> Tensor:
-        """Where the evidence is for some classes rather than for all.
+        """Where the evidence is for some classes.
 
         With this, one forward pass gives the map of any class::
 
@@ -130,8 +130,6 @@ class AttentionBranch(nn.Module):
             (B, 1, h, w), from 0 to its maximum of 1; 0 everywhere if no pixel speaks for these classes.
         """
         weight = self.classifier.weight.flatten(1)  # (K, K)
-        if len(weight) > 1:
-            shares = shares - 1 / len(weight)  # what speaks for all classes alike decides nothing
         weighted = (shares @ weight)[:, :, None, None] * responses
         # In float32, as half precision has no room for what follows.
         evidence = weighted.sum(dim=1, keepdim=True, dtype=torch.float32).relu()
