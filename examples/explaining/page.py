@@ -185,8 +185,8 @@ CORRECTION = (
     "Networks whose training images betray the class by the square's color in nine of ten, and what became "
     "of them with `examples/finetune_attention.py`: the maps of a tenth of the digits edited, first of "
     "those that were misclassified. *Came back*: of the accuracy that was lost against networks that were "
-    "never misled. Some of it comes back by the same training without maps, more or less by chance; with "
-    "the energy in the box as the loss, it comes back in every seed. The other two losses help less."
+    "never misled. Half of it comes back by the same training without maps. With any of the three losses on "
+    "the map more does, in every seed, and most with the energy in the box."
 )
 MEANING = (
     "The map shows where the attention branch finds evidence for the classes that it sees, at the "

@@ -130,9 +130,7 @@ class AttentionMapLoss(nn.Module):
         distances: Tensor
         if self.guidance == "energy":
             inside, total = (maps * target).sum(dim=(1, 2, 3)), maps.sum(dim=(1, 2, 3))
-            distances = 1 - inside / total.clamp(
-                min=1e-3
-            )  # a map of less than a thousandth of a pixel is none
+            distances = 1 - inside / total.clamp(min=1e-3)  # less than a thousandth of a pixel is no map
         else:
             difference = target - maps if self.guidance == "match" else maps - maps * target
             distances = torch.linalg.vector_norm(difference, dim=(1, 2, 3))
