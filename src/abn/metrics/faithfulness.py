@@ -1,0 +1,135 @@
+"""What the network makes of an image without, and with only, what the map points at."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from abn.metrics.inputs import checked, fitted, stretched
+from abn.network import ABNOutput
+
+Classifier = Callable[[Tensor], Tensor | ABNOutput]
+"""Images (B, C, H, W) to logits (B, K), or an ABN, of which the perception branch counts."""
+
+
+class ConfidenceChange(NamedTuple):
+    """What :func:`confidence_change` returns; the mean over images is usually given in %."""
+
+    drop: Tensor
+    """Lost share of the class's probability, (B,), in [0, 1]."""
+    increase: Tensor
+    """Whether the probability rose, (B,), 0 or 1."""
+
+
+def deletion(
+    model: Classifier,
+    images: Tensor,
+    attention_maps: Tensor,
+    classes: Tensor | None = None,
+    *,
+    step: int | None = None,
+) -> Tensor:
+    """Area under the class's probability while pixels are removed, the most important first. Low is good.
+
+    Petsiuk et al., "RISE", BMVC 2018, section 4.2, as in the authors' code: removed pixels become 0, which
+    is the mean of normalised images.
+
+    Args:
+        model: Images to logits, in evaluation mode; for an ABN the perception branch counts.
+        images: (B, C, H, W), as the model takes them.
+        attention_maps: (B, 1, h, w) or (B, h, w).
+        classes: (B,). Default: the model's own predictions on the whole images.
+        step: Number of pixels that are removed at once. Default: W, as many as in a row.
+
+    Returns:
+        (B,), in [0, 1]. It takes H · W / step forward passes of the batch.
+
+    Raises:
+        ValueError: If the shapes do not belong together, the map holds NaN, the step is below one, or the
+            model is in training mode.
+    """
+    return _area(model, images, torch.zeros_like(images), attention_maps, classes, step, start=images)
+
+
+def insertion(
+    model: Classifier,
+    images: Tensor,
+    attention_maps: Tensor,
+    classes: Tensor | None = None,
+    *,
+    step: int | None = None,
+) -> Tensor:
+    """Area under the class's probability while pixels are uncovered, the most important first. High is good.
+
+    Like :func:`deletion`, but starts from the blurred image (a Gaussian of 11 × 11 pixels, σ = 5) and puts
+    the sharp pixels back.
+    """
+    blurred = gaussian_blur(images, kernel_size=[11, 11], sigma=[5.0, 5.0])
+    return _area(model, images, images, attention_maps, classes, step, start=blurred)
+
+
+@torch.no_grad()
+def confidence_change(
+    model: Classifier, images: Tensor, attention_maps: Tensor, classes: Tensor | None = None
+) -> ConfidenceChange:
+    """How the class's probability changes when only what the map shows is left of the image.
+
+    The average drop and increase in confidence of Chattopadhay et al., "Grad-CAM++", WACV 2018, section 4.1:
+    the image is multiplied with the map, stretched to [0, 1].
+
+    Args:
+        model: As in :func:`deletion`.
+        images: (B, C, H, W), as the model takes them.
+        attention_maps: (B, 1, h, w) or (B, h, w).
+        classes: (B,). Default: the model's own predictions on the whole images.
+
+    Raises:
+        ValueError: As in :func:`deletion`.
+    """
+    maps = fitted(stretched(attention_maps), images)
+    classes = _predicted(model, images) if classes is None else classes
+    whole = _probability(model, images, classes)
+    shown = _probability(model, images * maps.to(images.dtype), classes)
+    return ConfidenceChange((whole - shown).clamp(min=0) / whole, (shown > whole).float())
+
+
+@torch.no_grad()
+def _area(
+    model: Classifier,
+    images: Tensor,
+    end: Tensor,
+    attention_maps: Tensor,
+    classes: Tensor | None,
+    step: int | None,
+    start: Tensor,
+) -> Tensor:
+    """Area under the class's probability from ``start`` to ``end``, the highest pixels of the map first."""
+    step = images.shape[-1] if step is None else step
+    if step < 1:
+        raise ValueError(f"step is {step}, expected at least 1 pixel")
+    ranks = fitted(checked(attention_maps), images).flatten(1).argsort(descending=True, stable=True).argsort()
+    ranks = ranks.view(len(images), 1, *images.shape[-2:])  # 0 for the highest point
+    classes = _predicted(model, images) if classes is None else classes
+    pixels = images.shape[-2] * images.shape[-1]
+    done = [*range(0, pixels, step), pixels]
+    curve = [_probability(model, torch.where(ranks < count, end, start), classes) for count in done]
+    shares = torch.tensor(done, device=images.device) / pixels
+    return torch.trapezoid(torch.stack(curve), shares, dim=0)
+
+
+def _predicted(model: Classifier, images: Tensor) -> Tensor:
+    return _logits(model, images).argmax(dim=1)
+
+
+def _probability(model: Classifier, images: Tensor, classes: Tensor) -> Tensor:
+    """Softmax probability of one class per image, (B,)."""
+    return _logits(model, images).softmax(dim=1).gather(1, classes[:, None])[:, 0]
+
+
+def _logits(model: Classifier, images: Tensor) -> Tensor:
+    if getattr(model, "training", False):
+        raise ValueError("the model is in training mode, in which images influence each other: model.eval()")
+    output = model(images)
+    return (output.perception_logits if isinstance(output, ABNOutput) else output).float()

@@ -1,0 +1,31 @@
+"""What the metrics are given: maps, images and masks, in one form."""
+
+import torch
+from torch import Tensor
+
+from abn.maps import resized, with_channel
+
+
+def checked(attention_maps: Tensor) -> Tensor:
+    """The maps as float32 (B, 1, h, w)."""
+    maps = with_channel(attention_maps)
+    if maps.isnan().any():
+        raise ValueError("a map holds NaN, expected numbers: look for the cause in the network or its images")
+    return maps.float()
+
+
+def stretched(attention_maps: Tensor) -> Tensor:
+    """Each map stretched to [0, 1]; a flat one is 0."""
+    maps = checked(attention_maps)
+    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def fitted(maps: Tensor, like: Tensor) -> Tensor:
+    """The maps (B, 1, h, w) in the resolution of images or masks (B, C, H, W)."""
+    if like.ndim != 4 or len(like) != len(maps):
+        raise ValueError(
+            f"got maps for {len(maps)} images and images or masks of shape {tuple(like.shape)}, expected "
+            "(B, C, H, W) with one map each"
+        )
+    return resized(maps, (like.shape[-2], like.shape[-1]))
