@@ -159,7 +159,9 @@ def test_stage_runs_before_the_heads():
 
 @pytest.mark.parametrize("arguments", [{"in_channels": 0}, {"num_classes": 0}, {"num_classes": -1}])
 def test_counts_below_one_are_refused(arguments):
-    with pytest.raises(ValueError, match=r"(in_channels|num_classes) is -?\d, expected at least 1"):
+    with pytest.raises(
+        ValueError, match=r"(in_channels|num_classes) is -?\d, expected a number of at least 1"
+    ):
         AttentionBranch(**{"in_channels": 8, "num_classes": 5, **arguments})
 
 

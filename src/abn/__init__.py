@@ -19,6 +19,7 @@ from abn.models import (
     abn_se_resnet101,
     abn_se_resnet152,
 )
+from abn.multitask import MultiTaskAttentionBranch, MultiTaskPerceptionBranch, ResponseAttentionBranch
 from abn.network import ABN, ABNOutput, LogitsOnly
 from abn.perception import PerceptionBranch
 from abn.preprocessing import Preprocessing
@@ -36,8 +37,11 @@ __all__ = [
     "AttentionMapLoss",
     "CutError",
     "LogitsOnly",
+    "MultiTaskAttentionBranch",
+    "MultiTaskPerceptionBranch",
     "PerceptionBranch",
     "Preprocessing",
+    "ResponseAttentionBranch",
     "abn_cifar_densenet",
     "abn_cifar_resnet",
     "abn_cifar_resnext",

@@ -15,14 +15,14 @@ class AttentionBranch(nn.Module):
 
     ::
 
-        features ─► stage ─► BN ─► 1×1 conv C→K ─► BN ─► ReLU = responses r, one channel per class
-                                   r ─► average pool ─► 1×1 conv K→K ─► attention_logits
+        features ─► stage ─► BN ─► 1×1 conv C→R ─► BN ─► ReLU = responses r; R = K, one channel per class
+                                   r ─► average pool ─► 1×1 conv R→K ─► attention_logits
                                    r ─► one of the three maps ────────► attention_map
 
     The scores are those of the official code, with which the published numbers were made. It differs from
     the figure in the paper (Fukui et al., "Attention Branch Network", CVPR 2019, section 3.1) in a batch
-    norm behind the convolution to K channels. The responses are pooled before the K→K convolution instead
-    of after it: the two commute, and pooling first costs K² per image instead of per pixel. That
+    norm behind the convolution to R channels. The responses are pooled before the R→K convolution instead
+    of after it: the two commute, and pooling first costs K·R per image instead of per pixel. That
     convolution starts from ten times the identity, so that each response stands for one class from the
     first step on, and one that fills a tenth of the image counts in full. From small random weights, as in
     the official code, this branch lags behind the other for many epochs.
@@ -30,7 +30,7 @@ class AttentionBranch(nn.Module):
     The maps:
 
     - ``"class_activation"``: the evidence for the classes that the branch sees. A pixel's evidence for
-      class c is :math:`e_c = \sum_k W_{ck} r_k` with W the weights of the K→K convolution, so that the
+      class c is :math:`e_c = \sum_k W_{ck} r_k` with W the weights of the R→K convolution, so that the
       score of c is the mean of :math:`e_c` over the pixels: its class activation (Zhou et al., "Learning
       Deep Features for Discriminative Localization", CVPR 2016). With the branch's own probabilities p, A
       is :math:`\sum_c p_c \, e_c`, where it is positive, averaged over 3×3 pixels and divided by its
@@ -38,7 +38,7 @@ class AttentionBranch(nn.Module):
       what hardly counts, and one half at a quarter of the maximum. It adds no weights, and cannot become
       inverted, which the others can; docs/explanations.md has the figures. It says where, not how much: its
       maximum is always 1.
-    - ``"convolution"``: 3×3 conv K→1, BN, sigmoid, as in the official code and the published weights (the
+    - ``"convolution"``: 3×3 conv R→1, BN, sigmoid, as in the official code and the published weights (the
       paper draws a 1×1 convolution). Here the convolution starts from one positive constant instead of
       random signs, so that a new map begins as the mean class response and not, by chance, as its negative.
     - ``"log_sum"``: :math:`\sum_k \log(1 + r_k)`, as in the official code's SE-ResNets. No upper bound.
@@ -50,9 +50,12 @@ class AttentionBranch(nn.Module):
         stage: Runs on the features first. In the paper a copy of the backbone's last stage at
             stride 1. ``None`` lets the heads read the features as they are.
         map: How the responses become the map.
+        response_channels: Number R of response channels, if not one per class. Default: K; 16 for a single
+            output, which else would be told from one channel; and 2048 for more classes than that, since the
+            scores have K·R weights: with the 21841 classes of ImageNet-21k and R = K, half a billion.
 
     Raises:
-        ValueError: If ``in_channels`` or ``num_classes`` is below one, or there is no such map.
+        ValueError: If a number is below one, or there is no such map.
 
     Example:
         >>> import torch
@@ -69,26 +72,30 @@ class AttentionBranch(nn.Module):
         stage: nn.Module | None = None,
         *,
         map: MapKind = "class_activation",
+        response_channels: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in {"in_channels": in_channels, "num_classes": num_classes}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
         check_map(map)
+        check_counts(in_channels=in_channels, num_classes=num_classes, response_channels=response_channels)
+        if response_channels is None:
+            response_channels = 16 if num_classes == 1 else min(num_classes, 2048)
         self.stage = nn.Identity() if stage is None else stage
         self.norm = nn.BatchNorm2d(in_channels)
-        self.response_conv = nn.Conv2d(in_channels, num_classes, kernel_size=1, bias=False)
-        self.response_norm = nn.BatchNorm2d(num_classes)
-        self.classifier = nn.Conv2d(num_classes, num_classes, kernel_size=1, bias=False)
+        self.response_conv = nn.Conv2d(in_channels, response_channels, kernel_size=1, bias=False)
+        self.response_norm = nn.BatchNorm2d(response_channels)
+        self.classifier = nn.Conv2d(response_channels, num_classes, kernel_size=1, bias=False)
         with torch.no_grad():
-            nn.init.dirac_(self.classifier.weight).mul_(10)
+            if response_channels == num_classes:
+                nn.init.dirac_(self.classifier.weight).mul_(10)
+            else:  # no response stands for one class, but the weights of each are as long
+                nn.init.normal_(self.classifier.weight, std=10 * response_channels**-0.5)
         self.map = map
         if map == "convolution":
-            self.map_conv = nn.Conv2d(num_classes, 1, kernel_size=3, padding=1, bias=False)
+            self.map_conv = nn.Conv2d(response_channels, 1, kernel_size=3, padding=1, bias=False)
             self.map_norm = nn.BatchNorm2d(1)
             # Nothing in the loss fixes the map's sign, so the start decides it. The constant has the
             # root mean square of PyTorch's own initialisation of this layer.
-            nn.init.constant_(self.map_conv.weight, (3 * 9 * num_classes) ** -0.5)
+            nn.init.constant_(self.map_conv.weight, (3 * 9 * response_channels) ** -0.5)
 
     def extra_repr(self) -> str:
         return f"map={self.map!r}"
@@ -100,16 +107,12 @@ class AttentionBranch(nn.Module):
             features: (B, C, H, W).
 
         Returns:
-            (B, K, h, w), at least 0; h and w are those of the stage's output.
+            (B, R, h, w), at least 0; h and w are those of the stage's output.
 
         Raises:
             ValueError: If the features are not (B, C, H, W) or have a single pixel.
         """
-        if features.ndim != 4 or features.shape[-2] * features.shape[-1] == 1:
-            raise ValueError(
-                f"features have shape {tuple(features.shape)}, expected (B, C, H, W) with more than one "
-                "pixel, or there is nothing to attend to: use larger images or an earlier split"
-            )
+        check_features(features)
         responses: Tensor = self.response_norm(self.response_conv(self.norm(self.stage(features)))).relu()
         return responses
 
@@ -122,22 +125,17 @@ class AttentionBranch(nn.Module):
             branch.class_activation(responses, F.one_hot(classes, K).float())  # classes (B,)
 
         Args:
-            responses: (B, K, h, w), from :meth:`responses`.
+            responses: (B, R, h, w), from :meth:`responses`.
             shares: (B, K), of each class in what is looked for, adding up to 1: one-hot for a single class,
                 or probabilities.
 
         Returns:
             (B, 1, h, w), from 0 to its maximum of 1; 0 everywhere if no pixel speaks for these classes.
         """
-        weight = self.classifier.weight.flatten(1)  # (K, K)
+        weight = self.classifier.weight.flatten(1)  # (K, R)
         weighted = (shares @ weight)[:, :, None, None] * responses
-        # In float32, as half precision has no room for what follows.
-        evidence = weighted.sum(dim=1, keepdim=True, dtype=torch.float32).relu()
-        evidence = F.avg_pool2d(evidence, kernel_size=3, stride=1, padding=1)
-        highest = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        sharpened = (evidence / highest) ** 4
-        attention_map = sharpened / (sharpened + _HALFWAY**4 * (1 - sharpened))
-        return attention_map.to(responses.dtype)
+        evidence = weighted.sum(dim=1, keepdim=True, dtype=torch.float32)
+        return map_of_evidence(evidence).to(responses.dtype)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the class scores and the attention map.
@@ -152,7 +150,7 @@ class AttentionBranch(nn.Module):
         Raises:
             ValueError: If the features are not (B, C, H, W) or have a single pixel.
         """
-        responses = self.responses(features)  # (B, K, h, w)
+        responses = self.responses(features)  # (B, R, h, w)
         attention_logits = self.classifier(responses.mean(dim=(2, 3), keepdim=True)).flatten(1)  # (B, K)
         if self.map == "class_activation":
             # Which classes are shown is not to be learned from how the map serves the other branch.
@@ -165,7 +163,33 @@ class AttentionBranch(nn.Module):
         return attention_logits, attention_map
 
 
+def map_of_evidence(evidence: Tensor) -> Tensor:
+    """Class activation maps (B, N, h, w), in float32, of evidence that has this shape."""
+    # Half precision has no room for the powers.
+    evidence = F.avg_pool2d(evidence.float().relu(), kernel_size=3, stride=1, padding=1)
+    highest = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    sharpened = (evidence / highest) ** 4
+    return sharpened / (sharpened + _HALFWAY**4 * (1 - sharpened))
+
+
 def check_map(map: str) -> None:
     """Raises a ValueError if there is no such kind of map."""
     if map not in get_args(MapKind):
         raise ValueError(f"map is {map!r}, expected one of {get_args(MapKind)}")
+
+
+def check_features(features: Tensor) -> None:
+    """Raises a ValueError if the features are not (B, C, H, W) or have a single pixel."""
+    if features.ndim != 4 or features.shape[-2] * features.shape[-1] == 1:
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}, expected (B, C, H, W) with more than one pixel, "
+            "or there is nothing to attend to: use larger images or an earlier split"
+        )
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raises a ValueError if something, unless it is none, is no number from one on."""
+    for name, value in counts.items():
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and (not is_number or value < 1):
+            raise ValueError(f"{name} is {value!r}, expected a number of at least 1")

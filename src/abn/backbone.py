@@ -40,13 +40,6 @@ def create_backbone(name: str, **arguments: object) -> nn.Module:
     return backbone
 
 
-def check_num_classes(num_classes: int | None) -> None:
-    """Raises a ValueError if this is not a number of classes."""
-    is_number = isinstance(num_classes, int) and not isinstance(num_classes, bool)
-    if num_classes is not None and (not is_number or num_classes < 1):
-        raise ValueError(f"num_classes is {num_classes!r}, expected a number of at least 1")
-
-
 def check_input_size(input_size: int | Shape | None) -> None:
     """Raises a ValueError if this is not a size of images."""
     numbers = (

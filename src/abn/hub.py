@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from abn.backbone import check_num_classes
+from abn.attention import check_counts
 from abn.checkpoint import CheckpointError
 from abn.convert import architecture, to_reference
 from abn.download import DownloadError, cached
@@ -87,7 +87,7 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
         >>> model.config
         {'model': 'abn_resnet18', 'num_classes': 10, 'map': 'class_activation', 'mechanism': 'residual'}
     """
-    check_num_classes(num_classes)
+    check_counts(num_classes=num_classes)
     path = _located(source, progress)
     config, weights = contents(path)
     if num_classes is not None:

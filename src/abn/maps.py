@@ -4,6 +4,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def fitted(attention_maps: Tensor, features: Tensor, tasks: int = 1) -> Tensor:
+    """The maps (B or 1, T or 1, H, W) in the resolution and dtype of features (B, C, H, W).
+
+    Args:
+        attention_maps: (B, T, h, w), where B and T may be 1 for one map for all images or tasks; or
+            (B, h, w), for all tasks.
+        features: (B, C, H, W).
+        tasks: Number of tasks T.
+
+    Raises:
+        ValueError: If the maps have another shape.
+    """
+    batch, *_, height, width = features.shape
+    maps = attention_maps.unsqueeze(1) if attention_maps.ndim == 3 else attention_maps
+    # No len(): torch.export would fix the size of the batch.
+    if maps.ndim != 4 or maps.shape[0] not in (1, batch) or maps.shape[1] not in (1, tasks):
+        several = f"(B, {tasks}, h, w), " if tasks > 1 else ""
+        raise ValueError(
+            f"attention_map has shape {tuple(attention_maps.shape)}, expected {several}(B, 1, h, w) or "
+            f"(B, h, w) with B = {batch} like the images, or B = 1 to use one map for all of them"
+        )
+    return resized(maps, (height, width)).to(features.dtype)
+
+
 def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
     """The maps as (B, 1, h, w).
 
@@ -23,7 +47,7 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (B, 1, h, w) in another resolution, bilinearly, in float32; as they are if they have it."""
+    """Maps (B, T, h, w) in another resolution, bilinearly, in float32; as they are if they have it."""
     if maps.shape[-2:] == size:
         return maps
     shrinking = maps.shape[-2] > size[0] or maps.shape[-1] > size[1]

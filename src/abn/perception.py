@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from abn.maps import resized, with_channel
+from abn.maps import fitted
 
 Mechanism = Literal["residual", "multiplicative"]
 
@@ -55,28 +55,18 @@ class PerceptionBranch(nn.Module):
         Raises:
             ValueError: If the map's shape is none of these.
         """
-        attention_map = _fit(attention_map, features)
-        attended = features * attention_map
-        if self.mechanism == "residual":
-            # Not features * (1 + map): near 1 half precision would round most of the map away.
-            attended = features + attended
-        logits: Tensor = self.tail(attended)
+        logits: Tensor = self.tail(attend(features, fitted(attention_map, features), self.mechanism))
         return logits
+
+
+def attend(features: Tensor, attention_map: Tensor, mechanism: Mechanism) -> Tensor:
+    """The features weighted with a map that can be broadcast to them."""
+    attended = features * attention_map
+    # Not features * (1 + map): near 1 half precision would round most of the map away.
+    return features + attended if mechanism == "residual" else attended
 
 
 def check_mechanism(mechanism: str) -> None:
     """Raises a ValueError if there is no such attention mechanism."""
     if mechanism not in get_args(Mechanism):
         raise ValueError(f"mechanism is {mechanism!r}, expected one of {get_args(Mechanism)}")
-
-
-def _fit(attention_map: Tensor, features: Tensor) -> Tensor:
-    """The map as (B or 1, 1, H, W) in the features' resolution and dtype."""
-    batch, *_, height, width = features.shape
-    maps = with_channel(attention_map)
-    if maps.shape[0] not in (1, batch):  # no len(): torch.export would fix the size of the batch
-        raise ValueError(
-            f"attention_map has shape {tuple(attention_map.shape)}, expected B = {batch} like the images, or "
-            "B = 1 to use one map for all of them"
-        )
-    return resized(maps, (height, width)).to(features.dtype)

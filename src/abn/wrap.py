@@ -1,23 +1,29 @@
 """Retrofitting: from a backbone to an Attention Branch Network."""
 
 import copy
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from abn.attention import AttentionBranch, MapKind, check_map
+from abn.attention import AttentionBranch, MapKind, check_counts, check_map
 from abn.backbone import (
     FETCHING,
     check_input_size,
-    check_num_classes,
     create_backbone,
     input_shape,
     replace_classifier,
 )
 from abn.cut import Parts, Splits, cut, keep_input, splits_of
 from abn.dry_run import device_of, dry_run, overwrites_input
+from abn.multitask import (
+    MultiTaskAttentionBranch,
+    MultiTaskPerceptionBranch,
+    ResponseAttentionBranch,
+    TaskMapKind,
+    check_task_map,
+)
 from abn.network import ABN
 from abn.perception import Mechanism, PerceptionBranch, check_mechanism
 from abn.preprocessing import preprocessing_of
@@ -28,9 +34,11 @@ def wrap_backbone(
     backbone: nn.Module | str,
     *,
     num_classes: int | None = None,
+    tasks: int | None = None,
     split: str | None = None,
     stage: nn.Module | Literal["copy", "none"] = "copy",
-    map: MapKind = "class_activation",
+    map: MapKind | TaskMapKind = "class_activation",
+    response_channels: int | None = None,
     mechanism: Mechanism = "residual",
     input_size: int | tuple[int, int, int] | None = None,
     **backbone_arguments: object,
@@ -46,6 +54,9 @@ def wrap_backbone(
         backbone: A classifier, images (B, C, H, W) to logits (B, K), or ``"timm/<model>"`` or
             ``"torchvision/<model>"`` to build one.
         num_classes: Replaces the backbone's classifier by one for K classes. Default: as it is.
+        tasks: Makes a network of T tasks, each with a map of its own: for several labels, attributes or
+            quantities of an image. It always replaces the classifier. Each task has one value, or, with
+            ``num_classes``, K classes. See :mod:`abn.multitask`.
         split: Where the features are taken, one of the names that :func:`find_splits` lists, or any
             deeper submodule that the whole network goes through. Default: where the last stage begins.
         stage: What the attention branch runs before its heads: ``"copy"``, a copy of the backbone's part
@@ -54,7 +65,10 @@ def wrap_backbone(
             that cannot do with stride 1 keeps its stride: the map is then coarser than the features.
             A copy is trainable, even where the backbone is frozen.
         map: How the class responses become the map: ``"class_activation"``, ``"convolution"`` as in the
-            official code, or ``"log_sum"``, see :class:`AttentionBranch`.
+            official code, or ``"log_sum"``, see :class:`AttentionBranch`; with ``tasks``
+            ``"class_activation"``, or ``"response"`` and ``"scaled_response"`` as in versions 1 and 2 of the
+            official multi-task code, see :class:`ResponseAttentionBranch`.
+        response_channels: Width of the class responses, see :class:`AttentionBranch`.
         mechanism: ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
         input_size: Size of the images for which the backbone is cut: one number of pixels or (C, H, W).
             Default: read off the backbone, see the example. The network takes images of other sizes too
@@ -76,36 +90,47 @@ def wrap_backbone(
         >>> perception_logits.shape, attention_map.shape
         (torch.Size([2, 10]), torch.Size([2, 1, 10, 10]))
     """
-    check_num_classes(num_classes)
+    check_counts(num_classes=num_classes, tasks=tasks, response_channels=response_channels)
     if split is not None and not isinstance(split, str):
         raise ValueError(f"split is {split!r}, expected a name, such as find_splits lists")
     if not isinstance(stage, nn.Module) and stage not in ("copy", "none"):
         raise ValueError(f"stage is {stage!r}, expected 'copy', 'none' or a module")
-    check_map(map)
+    if tasks is None:
+        check_map(map)
+    else:
+        check_task_map(map, response_channels)
     check_mechanism(mechanism)
     check_input_size(input_size)
     name = backbone if isinstance(backbone, str) else None
     backbone = _own(backbone, backbone_arguments)
     shape = input_shape(backbone, input_size)
-    if num_classes is not None:
-        replace_classifier(backbone, num_classes, shape)
+    outputs = num_classes if tasks is None else tasks * (num_classes or 1)
+    if outputs is not None:
+        replace_classifier(backbone, outputs, shape)
 
     parts = cut(backbone, shape, split)
-    if num_classes not in (None, parts.num_classes):
+    if outputs not in (None, parts.num_classes):
         raise ValueError(
-            f"num_classes is {num_classes}, but with its classifier replaced {type(backbone).__name__} still "
-            f"returns {parts.num_classes} logits: replace the classifier yourself before wrapping"
+            f"asked for {outputs} logits, but with its classifier replaced {type(backbone).__name__} still "
+            f"returns {parts.num_classes}: replace the classifier yourself before wrapping"
         )
     branch_stage = _stage(stage, parts)
     channels, dtype = parts.features[0], parts.dtype
     if branch_stage is not None:
         output = dry_run(branch_stage, parts.features)
         channels, dtype = output.shape[1], output.dtype
-    attention_branch = AttentionBranch(channels, parts.num_classes, map=map)
+    if tasks is None:
+        attention_branch: nn.Module = AttentionBranch(
+            channels, parts.num_classes, map=cast(MapKind, map), response_channels=response_channels
+        )
+        perception_branch: nn.Module = PerceptionBranch(parts.tail, mechanism)
+    else:
+        attention_branch = _task_branch(map, channels, tasks, num_classes, response_channels)
+        perception_branch = MultiTaskPerceptionBranch(parts.tail, tasks, mechanism, num_classes=num_classes)
     attention_branch.to(device_of(backbone), dtype)
     if branch_stage is not None:
         attention_branch.stage = branch_stage  # added now, so that its own dtype stays as it is
-    model = ABN(parts.feature_extractor, attention_branch, PerceptionBranch(parts.tail, mechanism))
+    model = ABN(parts.feature_extractor, attention_branch, perception_branch)
     kept = [m for part in (parts.feature_extractor, parts.tail, branch_stage) if part for m in part.modules()]
     for module in set(model.modules()).difference(kept):
         module.training = backbone.training
@@ -116,9 +141,11 @@ def wrap_backbone(
             "backbone": name,
             **_building(backbone, backbone_arguments),
             "num_classes": num_classes,
+            "tasks": tasks,
             "split": parts.split,
             "stage": stage,
             "map": map,
+            "response_channels": response_channels,
             "mechanism": mechanism,
             "input_size": input_size,
         }
@@ -194,6 +221,16 @@ def _building(backbone: nn.Module, arguments: dict[str, object]) -> dict[str, ob
     if isinstance(getattr(backbone, "transform_input", None), bool):
         building["transform_input"] = backbone.transform_input  # torchvision sets it for some weights
     return building
+
+
+def _task_branch(
+    map: str, channels: int, tasks: int, num_classes: int | None, response_channels: int | None
+) -> MultiTaskAttentionBranch | ResponseAttentionBranch:
+    if map == "class_activation":
+        return MultiTaskAttentionBranch(
+            channels, tasks, num_classes=num_classes, response_channels=response_channels
+        )
+    return ResponseAttentionBranch(channels, tasks, scaled=map == "scaled_response")
 
 
 def _stage(stage: nn.Module | Literal["copy", "none"], parts: Parts) -> nn.Module | None:
