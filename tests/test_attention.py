@@ -26,7 +26,7 @@ def test_logits_equal_convolving_every_pixel_and_pooling_afterwards():
 def test_convolution_by_hand():
     # One channel, one class; identity norms (eval mode) and a 1×1 weight of 1: the responses are the
     # features. A 3×3 kernel of ones then sums the neighbourhood: 1 everywhere around the single 1.
-    branch = AttentionBranch(in_channels=1, num_classes=1, map="convolution").eval()
+    branch = AttentionBranch(in_channels=1, num_classes=1, map="convolution", response_channels=1).eval()
     for norm in (branch.norm, branch.response_norm, branch.map_norm):
         norm.eps = 0.0
     nn.init.ones_(branch.response_conv.weight)

@@ -1,7 +1,9 @@
 """State dicts of the official code and ours, one into the other.
 
-The official code is ``machine-perception-robotics-group/attention_branch_network``; its networks are
-those that :mod:`abn.models` builds. For files there is :func:`abn.hub.convert`.
+The official code is ``machine-perception-robotics-group/attention_branch_network``, whose networks are
+those that :mod:`abn.models` builds, and ``machine-perception-robotics-group/ABN_CelebA_PyTorch``, whose
+networks are the ResNets among them with ``tasks=`` and ``map="response"`` or ``"scaled_response"``. For files
+there is :func:`abn.hub.convert`.
 """
 
 import re
@@ -43,6 +45,8 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key in list(plain):
         if key.endswith(".running_var"):
             plain.setdefault(key.replace("running_var", "num_batches_tracked"), torch.tensor(0))
+    if layout.heads is not None:
+        plain = _joined(plain, layout.heads)
     ours = _renamed(plain, layout.prefixes, layout.inner)
     for key, value in ours.items():
         if re.fullmatch(layout.pointwise, key) and value.ndim == 2:
@@ -69,7 +73,8 @@ def to_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in plain.items():
         if re.fullmatch(layout.pointwise, key) and value.shape[2:] == (1, 1):
             plain[key] = value.flatten(1)
-    return _renamed(plain, _inverse(layout.prefixes), _inverse(layout.inner))
+    official = _renamed(plain, _inverse(layout.prefixes), _inverse(layout.inner))
+    return official if layout.heads is None else _taken_apart(official, layout.heads)
 
 
 def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
@@ -97,8 +102,9 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]
         raise ValueError(
             f"the state dict is not complete, expected that of a network of the official code: {error!r}"
         ) from error
-    # The official code's SE-ResNets make their map without weights, all others with a convolution.
-    return name, {**arguments, "map": "log_sum" if "_se_" in name else "convolution"}
+    # The official code's SE-ResNets make their map without weights, others of one task with a convolution.
+    arguments.setdefault("map", "log_sum" if "_se_" in name else "convolution")
+    return name, arguments
 
 
 def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,13 +124,39 @@ def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 def _official_layout(state_dict: Mapping[str, object]) -> Layout:
     layout = next((layout for layout in LAYOUTS if layout.official_mark in state_dict), None)
-    if layout is None or "att_conv.weight" not in state_dict:
+    if layout is None or not {"att_conv.weight", "conv_att.weight"}.intersection(state_dict):
         raise ValueError(
             f"the state dict holds {list(state_dict)[:5]}, ..., expected that of an attention branch network "
             "of the official code: 'att_conv.weight' and, by family, 'att_layer4...', 'att_layer3...', "
-            "'att_dense3...', 'att_block3...' or 'stage_att...'"
+            "'att_dense3...', 'att_block3...', 'stage_att...' or 'depth_conv...'; or 'conv_att.weight'"
         )
     return layout
+
+
+def _joined(state_dict: Mapping[str, Tensor], heads: str) -> dict[str, Tensor]:
+    """The linear layers (K, C) of T tasks as one (K·T, C), the first class of each task first."""
+    joined = {key: value for key, value in state_dict.items() if not key.startswith(heads)}
+    for kind in ("weight", "bias"):
+        found = {key for key in state_dict if key.startswith(heads) and key.endswith(f".{kind}")}
+        names = [f"{heads}{task}.{kind}" for task in range(len(found))]
+        if found != set(names) or len({state_dict[name].shape for name in names}) != 1:
+            raise ValueError(
+                f"the state dict holds {sorted(found)[:5]}, ..., expected one {heads}N.{kind} for each task, "
+                "all of the same shape"
+            )
+        joined[f"fc.{kind}"] = torch.stack([state_dict[name] for name in names], dim=1).flatten(0, 1)
+    return joined
+
+
+def _taken_apart(state_dict: Mapping[str, Tensor], heads: str) -> dict[str, Tensor]:
+    """The inverse of :func:`_joined`."""
+    parts = {key: value for key, value in state_dict.items() if not key.startswith("fc.")}
+    tasks = next(len(parts[key]) for key in ("att_conv.weight", "conv_att.weight") if key in parts)
+    for kind in ("weight", "bias"):
+        joined = state_dict[f"fc.{kind}"]
+        for task in range(tasks):
+            parts[f"{heads}{task}.{kind}"] = joined[task::tasks]
+    return parts
 
 
 def _renamed(

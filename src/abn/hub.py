@@ -19,6 +19,7 @@ from abn.checkpoint import CheckpointError
 from abn.convert import architecture, to_reference
 from abn.download import DownloadError, cached
 from abn.network import ABN
+from abn.perception import Mechanism, check_mechanism
 from abn.published import PUBLISHED, Published, Weights
 from abn.saving import CONFIG, WEIGHTS, replacing
 from abn.stored import BESIDE, built, check_fit, contents
@@ -41,7 +42,14 @@ def available() -> Published:
     return PUBLISHED
 
 
-def load(source: str | Path, *, num_classes: int | None = None, progress: bool = True) -> ABN:
+def load(
+    source: str | Path,
+    *,
+    num_classes: int | None = None,
+    tasks: int | None = None,
+    mechanism: Mechanism | None = None,
+    progress: bool = True,
+) -> ABN:
     """Loads a network with its weights.
 
     Which network it is, is read from its configuration, if this library wrote it, and off the names and
@@ -63,6 +71,10 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
               that :meth:`abn.ABN.push_to_hub` made.
         num_classes: Another number of classes than the weights are for. The weights as wide as that number
             start anew, and are named in a warning of the logger ``abn.hub``; all others are kept.
+        tasks: Likewise another number of tasks, of a network of several.
+        mechanism: The attention mechanism. Default: the one that was saved. Official checkpoints do not tell:
+            theirs is taken for that of the published weights, residual, and multiplicative where there are
+            several tasks.
         progress: Shows a bar during a download.
 
     Returns:
@@ -75,8 +87,8 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
         DownloadError: If a file cannot be fetched. Says where to get and put it by hand. An ``OSError``.
         FileNotFoundError: If there is no such file, or a directory lacks one.
         TypeError: If the source is none of these.
-        ValueError: If the number of classes is not one, or a configuration builds no network with the
-            versions of torchvision and timm at hand.
+        ValueError: If a number or the mechanism is not one, tasks are asked of a network of one, or a
+            configuration builds no network with the versions of torchvision and timm at hand.
 
     Example:
         >>> import tempfile
@@ -87,21 +99,29 @@ def load(source: str | Path, *, num_classes: int | None = None, progress: bool =
         >>> model.config
         {'model': 'abn_resnet18', 'num_classes': 10, 'map': 'class_activation', 'mechanism': 'residual'}
     """
-    check_counts(num_classes=num_classes)
+    check_counts(num_classes=num_classes, tasks=tasks)
+    if mechanism is not None:
+        check_mechanism(mechanism)
     path = _located(source, progress)
     config, weights = contents(path)
-    if num_classes is not None:
-        config = {**config, "num_classes": num_classes}
-    model = built(config, path)
-    anew = _class_wide(weights, model.state_dict()) if num_classes is not None else []
-    weights |= {key: model.state_dict()[key] for key in anew}
+    if tasks is not None and config.get("tasks") is None:
+        raise ValueError(f"tasks is {tasks}, but {source} is a network of one task: leave it out")
+    given = {"num_classes": num_classes, "tasks": tasks, "mechanism": mechanism}
+    model = built({**config, **{key: value for key, value in given.items() if value is not None}}, path)
+    anew = []
+    if num_classes is not None or tasks is not None:
+        check_fit(weights, built(config, path), path)
+        anew = [key for key, value in model.state_dict().items() if value.shape != weights[key].shape]
+        weights |= {key: model.state_dict()[key] for key in anew}
     check_fit(weights, model, path)
     model.load_state_dict(weights)
     if (entry := _published(source)) is not None and entry.preprocessing is not None:
         model.preprocessing = entry.preprocessing
     if anew:
         model.classes = None
-        _logger.warning("%s: started anew for %d classes: %s", path, num_classes, ", ".join(anew))
+        counts = {"classes": num_classes, "tasks": tasks}
+        wanted = " and ".join(f"{count} {name}" for name, count in counts.items() if count is not None)
+        _logger.warning("%s: started anew for %s: %s", path, wanted, ", ".join(anew))
     return model.eval()
 
 
@@ -187,24 +207,9 @@ def _snapshot(source: str) -> Path:
         raise DownloadError(f"{source} could not be fetched: {error}") from error
 
 
-def _class_wide(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """The weights whose shape differs in the number of classes, and in nothing else."""
-    responses = "attention_branch.response_norm.weight"  # one per class
-    if any(each.get(responses, torch.tensor(0)).ndim != 1 for each in (weights, expected)):
-        return []
-    classes = (len(weights[responses]), len(expected[responses]))
-
-    def as_wide(key: str) -> bool:
-        ours, theirs = expected[key].shape, weights[key].shape
-        changed = {pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]}
-        return len(ours) == len(theirs) and changed == {classes}
-
-    return [key for key in expected if key in weights and as_wide(key)]
-
-
 def _check_published(entry: Weights, path: Path) -> None:
     config, _ = contents(path)
-    if config.get("model") != entry.model:
+    if (config.get("model"), config.get("tasks")) != (entry.model, entry.tasks):
         raise CheckpointError(f"{path} holds the weights of {config}, expected those of {entry.model}")
 
 
@@ -218,8 +223,10 @@ def _official_checkpoint(
     except ValueError as error:
         raise ValueError(f"{path} holds no network that the official code has: {error}") from error
     same = {"model": model, "mechanism": "residual", "stage": "copy", **arguments}
-    # The shapes have told of the compression; the other two change no output.
-    irrelevant = ("compression", "dropout", "input_size", *BESIDE)
+    # The shapes have told of the compression; the next two change no output.
+    irrelevant = {"compression", "dropout", "input_size", *BESIDE}
+    if "tasks" in arguments:
+        irrelevant.add("mechanism")  # an option of that code's command line
     given = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
     others = {key: value for key, value in given.items() if value != same.get(key)}
     if others:
@@ -228,12 +235,24 @@ def _official_checkpoint(
         )
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     parameters = [torch.nn.Parameter(value) for key, value in official.items() if not key.endswith(buffers)]
+    state_dict = {f"module.{key}": value for key, value in official.items()}
     # Resuming replaces the settings of the command line by those of the file: here those of the recipes.
+    if "tasks" in arguments:
+        optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[4, 8])
+        return {
+            "epoch": 0,
+            "iteration": 0,
+            "best_score": 0.0,
+            "model_state_dict": state_dict,
+            "optimizer_state_dict": optimizer.state_dict(),
+            "scheduler_state_dict": schedule.state_dict(),
+        }
     weight_decay = 5e-4 if model in ("abn_cifar_wide_resnet", "abn_cifar_resnext") else 1e-4
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=weight_decay)
     return {
         "epoch": 0,
-        "state_dict": {f"module.{key}": value for key, value in official.items()},
+        "state_dict": state_dict,
         "acc": 0.0,
         "best_acc": 0.0,
         "optimizer": optimizer.state_dict(),

@@ -1,6 +1,7 @@
 """How the official code names the weights of each family, and what their shapes tell of the network.
 
-The official code is ``machine-perception-robotics-group/attention_branch_network``.
+The official code is ``machine-perception-robotics-group/attention_branch_network`` and, for several tasks,
+``machine-perception-robotics-group/ABN_CelebA_PyTorch``.
 """
 
 import math
@@ -29,6 +30,8 @@ class Layout:
     """Official name within a block: ours."""
     pointwise: str = r"(?!)"
     """Our names of weights (C', C, 1, 1) that are (C', C) in the official code."""
+    heads: str | None = None
+    """Official beginning, before the task's number, of linear layers (K, C) that are one (K·T, C) here."""
 
 
 _HEADS = {
@@ -44,6 +47,11 @@ _HEADS = {
 
 
 def _resnet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
+    return _depth(shapes), _classes(shapes)
+
+
+def _depth(shapes: Shapes) -> str:
+    """Name of the ImageNet ResNet that has so many blocks of this kind."""
     blocks = tuple(_blocks(shapes, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
     depths: dict[tuple[int, ...], int] = {  # of basic blocks and of bottlenecks
         (2, 2, 2, 2, False): 18,
@@ -56,7 +64,19 @@ def _resnet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
     if depth is None:
         raise ValueError(f"no ResNet has stages of {blocks} blocks, expected those of ResNet-18 to -152")
     squeeze_excitation = "layer1.0.fc1.weight" in shapes
-    return f"abn_{'se_' if squeeze_excitation else ''}resnet{depth}", _classes(shapes)
+    return f"abn_{'se_' if squeeze_excitation else ''}resnet{depth}"
+
+
+def _multitask_resnet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
+    scaled = "depth_conv.weight" in shapes
+    tasks = shapes["att_conv.weight" if scaled else "conv_att.weight"][0]
+    num_classes = shapes["output_per.0.weight"][0]
+    return _depth(shapes), {
+        "tasks": tasks,
+        "num_classes": None if num_classes == 1 else num_classes,
+        "map": "scaled_response" if scaled else "response",
+        "mechanism": "multiplicative",  # of the published weights: no weight tells
+    }
 
 
 def _cifar_resnet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
@@ -115,19 +135,44 @@ def _classes(shapes: Shapes) -> dict[str, int]:
             f"att_conv.weight is {tuple(shapes['att_conv.weight'])} and att_conv2.weight "
             f"{tuple(shapes['att_conv2.weight'])}, expected one number of classes"
         )
-    return {"num_classes": num_classes}
+    # There is always one response per class, which for a single class is not our default.
+    return {"num_classes": num_classes, **({"response_channels": 1} if num_classes == 1 else {})}
 
 
 def _channels(shapes: Shapes, stem: str) -> dict[str, int]:
     return {"in_channels": shapes[stem][1]}
 
 
+_MULTITASK = {
+    "": "feature_extractor.",
+    "layer4.": "perception_branch.tail.layer4.",
+    "layer4_att.": "attention_branch.stage.layer4.",
+    "fc.": "perception_branch.tail.fc.",
+}
 _IMAGENET = _HEADS | {
     "att_layer4.": "attention_branch.stage.layer4.",
     "layer4.": "perception_branch.tail.layer4.",
 }
 
 LAYOUTS = (
+    Layout(
+        official_mark="depth_conv.weight",
+        mark="attention_branch.depth_conv.weight",
+        prefixes=_MULTITASK
+        | {
+            "att_conv.": "attention_branch.task_conv.",
+            "depth_conv.": "attention_branch.depth_conv.",
+        },
+        heads="output_per.",
+        architecture=_multitask_resnet,
+    ),
+    Layout(
+        official_mark="conv_att.weight",
+        mark="attention_branch.task_conv.weight",
+        prefixes=_MULTITASK | {"conv_att.": "attention_branch.task_conv."},
+        heads="output_per.",
+        architecture=_multitask_resnet,
+    ),
     Layout(
         official_mark="att_layer4.0.fc1.weight",
         mark="perception_branch.tail.layer4.0.se.fc1.weight",

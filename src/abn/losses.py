@@ -1,7 +1,7 @@
 """The training losses of an Attention Branch Network: on its scores, and on its map."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,23 @@ from torch import Tensor, nn
 from abn.maps import resized, with_channel
 from abn.network import ABNOutput
 
+Criterion = Callable[[Tensor, Any], Tensor]
+"""Logits and target to a scalar."""
+
 
 class ABNLoss(nn.Module):
-    r"""One criterion on the scores of both branches, added.
+    r"""A criterion on the scores of both branches, added.
 
     .. math:: L = w_{att} \cdot L_{att} + w_{per} \cdot L_{per}
 
     The paper and the official code add the two cross-entropies with equal weight (Fukui et al.,
-    CVPR 2019, section 3.3).
+    CVPR 2019, section 3.3). Where there are tasks, a criterion that takes the mean over them, such as
+    ``nn.BCEWithLogitsLoss()``, gives the published loss: that of the attention branch, and the mean over the
+    tasks of those of the perception branch.
 
     Args:
         criterion: ``(logits, target)`` to a scalar. Default: cross-entropy.
+        attention_criterion: For the attention branch, where it differs. Default: ``criterion``.
         attention_weight: Weight of the attention branch's loss.
         perception_weight: Weight of the perception branch's loss.
 
@@ -32,31 +38,34 @@ class ABNLoss(nn.Module):
 
     def __init__(
         self,
-        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+        criterion: Criterion | None = None,
         *,
+        attention_criterion: Criterion | None = None,
         attention_weight: float = 1.0,
         perception_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
+        self.attention_criterion = self.criterion if attention_criterion is None else attention_criterion
         self.attention_weight = attention_weight
         self.perception_weight = perception_weight
 
     def extra_repr(self) -> str:
         return f"attention_weight={self.attention_weight}, perception_weight={self.perception_weight}"
 
-    def forward(self, output: ABNOutput, target: Tensor) -> Tensor:
+    def forward(self, output: ABNOutput, target: Any) -> Tensor:
         """Computes the loss.
 
         Args:
             output: What the model returned.
-            target: Whatever the criterion takes, for cross-entropy class indices (B,) or
-                probabilities (B, K).
+            target: Whatever the criteria take: for cross-entropy class indices (B,) or probabilities
+                (B, K), or, of T tasks with K classes each, indices (B, T); a dict of several targets for a
+                criterion of your own.
 
         Returns:
             The weighted sum, a scalar.
         """
-        attention_loss = self.criterion(output.attention_logits, target)
+        attention_loss = self.attention_criterion(output.attention_logits, target)
         perception_loss = self.criterion(output.perception_logits, target)
         return self.attention_weight * attention_loss + self.perception_weight * perception_loss
 
@@ -105,7 +114,8 @@ class AttentionMapLoss(nn.Module):
         """Computes the loss.
 
         Args:
-            attention_map: What the model returned, (B, 1, h, w).
+            attention_map: What the model returned, (B, 1, h, w). Of T maps, hand over ``flatten(0, 1)``, as
+                those of B·T images.
             target: (B, 1, H, W) or (B, H, W), in [0, 1], or bool, of any resolution.
             given: (B,), bool: the images that have a target. The others are skipped, whatever their
                 target holds. Default: all.
@@ -117,12 +127,12 @@ class AttentionMapLoss(nn.Module):
             ValueError: If the shapes do not belong together.
         """
         target = with_channel(target, "target")
-        if len(target) != len(attention_map) or (given is not None and given.shape != target.shape[:1]):
+        maps = with_channel(attention_map).float()
+        if len(target) != len(maps) or (given is not None and given.shape != target.shape[:1]):
             raise ValueError(
-                f"got {len(attention_map)} maps, targets of shape {tuple(target.shape)} and given "
+                f"got {len(maps)} maps, targets of shape {tuple(target.shape)} and given "
                 f"{None if given is None else tuple(given.shape)}, expected one of each per image"
             )
-        maps = attention_map.float()
         target = resized(target.float(), (maps.shape[-2], maps.shape[-1]))
         if given is None:
             given = torch.ones(len(maps), dtype=torch.bool, device=maps.device)

@@ -41,7 +41,8 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
     maps = attention_maps.unsqueeze(1) if attention_maps.ndim == 3 else attention_maps
     if maps.ndim != 4 or maps.shape[1] != 1:
         raise ValueError(
-            f"{name} has shape {tuple(attention_maps.shape)}, expected (B, 1, h, w) or (B, h, w)"
+            f"{name} has shape {tuple(attention_maps.shape)}, expected (B, 1, h, w) or (B, h, w); of several "
+            "tasks take one, maps[:, task], or all as if of more images, maps.flatten(0, 1)"
         )
     return maps
 

@@ -3,10 +3,12 @@
 Fukui et al., CVPR 2019, sections 3.3 and 4.4. With ``tasks=`` :func:`abn.wrap_backbone` puts them together.
 """
 
+import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from abn.attention import AttentionBranch, check_counts, check_features, map_of_evidence
 from abn.maps import fitted
@@ -54,6 +56,11 @@ class MultiTaskAttentionBranch(AttentionBranch):
         super().__init__(in_channels, tasks * (num_classes or 1), stage, response_channels=response_channels)
         self.tasks = tasks
         self.num_classes = num_classes
+        # Evidence is hardly ever negative at first, but half of the values of tasks should be: with this bias
+        # they begin around 0, where ten times the mean of a rectified normal response is taken off.
+        self.classifier.bias = nn.Parameter(
+            torch.full((tasks * (num_classes or 1),), -10 * (2 * math.pi) ** -0.5)
+        )
 
     def extra_repr(self) -> str:
         return f"tasks={self.tasks}, num_classes={self.num_classes}, map={self.map!r}"
@@ -73,12 +80,12 @@ class MultiTaskAttentionBranch(AttentionBranch):
         """
         responses = self.responses(features)  # (B, R, h, w)
         logits = self.classifier(responses.mean(dim=(2, 3), keepdim=True)).flatten(1)  # (B, T) or (B, K·T)
-        evidence = self.classifier(responses).float()  # (B, T, h, w) or (B, K·T, h, w)
+        evidence = F.conv2d(responses, self.classifier.weight).float()  # (B, T, h, w) or (B, K·T, h, w)
         if self.num_classes is not None:
-            logits = logits.unflatten(1, (self.num_classes, self.tasks))  # (B, K, T)
+            logits = logits.view(-1, self.num_classes, self.tasks)  # (B, K, T)
             # Which classes are shown is not to be learned from how the map serves the other branch.
             shares = logits.detach().float().softmax(dim=1)[..., None, None]
-            evidence = (shares * evidence.unflatten(1, (self.num_classes, self.tasks))).sum(dim=1)
+            evidence = (shares * evidence.view(*logits.shape, *evidence.shape[2:])).sum(dim=1)
         return logits, map_of_evidence(evidence).to(responses.dtype)
 
 

@@ -16,11 +16,12 @@ class ABNOutput(NamedTuple):
     """What an :class:`ABN` returns; unpacks like a tuple."""
 
     attention_logits: Tensor
-    """Scores of the attention branch, (B, K)."""
+    """Scores of the attention branch, (B, K); of T tasks (B, T) or, with K classes each, (B, K, T)."""
     perception_logits: Tensor
-    """Scores of the perception branch, (B, K): the network's prediction."""
+    """Scores of the perception branch, likewise: the network's prediction."""
     attention_map: Tensor
-    """Where the network looked, (B, 1, h, w), in [0, 1] (but for SE-ResNets: at least 0)."""
+    """Where the network looked, (B, 1, h, w) or one map per task, (B, T, h, w), in [0, 1]; but for two kinds
+    of official networks, where ``map="log_sum"`` is at least 0, and ``"response"`` is of any sign."""
 
 
 class ABN(nn.Module):
@@ -61,7 +62,7 @@ class ABN(nn.Module):
         self.preprocessing: Preprocessing | None = None
         """What is done to images before the network sees them, where known. Saved with the network."""
         self.classes: Sequence[str] | None = None
-        """Names of the K classes, where known. Saved with the network."""
+        """Names of the K classes, or of the tasks, where known. Saved with the network."""
 
     def forward(self, images: Tensor, attention_map: Tensor | None = None) -> ABNOutput:
         """Classifies the images.
@@ -70,7 +71,7 @@ class ABN(nn.Module):
             images: (B, C, H, W), floating point, normalised as the backbone expects.
             attention_map: Takes the place of the computed map in the attention mechanism: a map edited
                 by a person, or a mask. (B, 1, h, w) or (B, h, w), B = 1 for one map for all images, of
-                any resolution.
+                any resolution; where there are tasks (B, T, h, w), or T = 1 for one map for all.
 
         Returns:
             ``(attention_logits, perception_logits, attention_map)``. The map is always the computed one,

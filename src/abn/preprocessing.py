@@ -96,6 +96,9 @@ class Preprocessing:
 CIFAR = Preprocessing((32, 32), (32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 """As in the official code's ``cifar.py``."""
 
+CELEBA = Preprocessing(resize=(224, 224), mean=(0, 0, 0), std=(1, 1, 1))
+"""As in the official multi-task code: pixels in 0..1, not normalised."""
+
 
 def preprocessing_of(backbone: nn.Module) -> Preprocessing | None:
     """What timm says of a backbone of its own; none for others."""

@@ -34,6 +34,8 @@ class Weights:
     """Bytes, where known."""
     sha256: str | None = None
     """Digest of the file, where known."""
+    tasks: int | None = None
+    """Number of tasks, where there are several."""
 
 
 class Published(tuple[Weights, ...]):
@@ -56,6 +58,7 @@ _FILE = "https://drive.google.com/file/d/"
 _LAB = "machine-perception-robotics-group"
 _OFFICIAL = (f"{_LAB}/attention_branch_network", "MIT", "official")
 _GALS = ("spetryk/GALS", "none", "unverified")
+_CELEBA = (f"{_LAB}/ABN_CelebA_PyTorch", "MIT", "official")
 _EDITOR = (f"{_LAB}/AttentionEditorABN", "MIT", "unverified")
 _WHOLE = Preprocessing(resize=(224, 224))
 _HALF = Preprocessing(resize=(224, 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -69,6 +72,7 @@ PUBLISHED = Published([
     Weights("abn_resnet50", "abn_resnet50", "ImageNet", 23.1, 24.1, _FOLDER + "1SRtzbnE-IpB5talp7PLNK1mzMV3UPQNV", *_OFFICIAL),
     Weights("abn_resnet101", "abn_resnet101", "ImageNet", 21.8, 22.5, _FOLDER + "1B5jBHTfskKAgNpsFm9iADn1lskn2UWyk", *_OFFICIAL),
     Weights("abn_resnet152", "abn_resnet152", "ImageNet", 21.4, 22.2, _FOLDER + "1ZFq0ubZitsuOwPhrQopQOqVW5-KXflFr", *_OFFICIAL),
+    Weights("abn_multitask_resnet101_celeba", "abn_resnet101", "CelebA, 40 attributes", None, None, _FILE + "18oy-0S4EYmp3ySVi30zW8lmoZsMPXYxT", *_CELEBA, tasks=40),
     Weights("abn_resnet50_mirror", "abn_resnet50", "ImageNet", 23.1, 24.1, _FILE + "12ca2mlKWeft-VNsjsFnhkxNnb2XyzfbZ", *_GALS),  # a copy of the official file
     Weights("abn_resnet50_waterbirds100", "abn_resnet50", "Waterbirds-100", None, None, _FILE + "1_UR4YUqwwRUHOZ4OxNjfHQMa5qyk-y2N", *_GALS, _WHOLE),
     Weights("abn_resnet50_waterbirds95", "abn_resnet50", "Waterbirds-95", None, None, _FILE + "1nknUUhWHLADGlu-pOcGHnaswc00ZUC7y", *_GALS, _WHOLE),
@@ -79,3 +83,13 @@ PUBLISHED = Published([
     Weights("abn_resnet50_cub", "abn_resnet50", "CUB-200-2010", None, None, _FILE + "15it2_wGo41FRFlrTMJR66Ve42P1lJNDr", *_EDITOR, _HALF),
 ])
 # fmt: on
+
+CELEBA_ATTRIBUTES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips",
+    "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin",
+    "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open",
+    "Mustache", "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline",
+    "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
+    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
+)  # fmt: skip
+"""The 40 tasks of the official multi-task networks, in their order."""

@@ -14,7 +14,8 @@ from abn.backbone import FETCHING
 from abn.checkpoint import CheckpointError, read_checkpoint
 from abn.convert import architecture, from_reference, to_reference
 from abn.network import ABN
-from abn.preprocessing import CIFAR, Preprocessing
+from abn.preprocessing import CELEBA, CIFAR, Preprocessing
+from abn.published import CELEBA_ATTRIBUTES
 from abn.registry import create_model
 from abn.saving import CONFIG, UNSAVED, WEIGHTS
 from abn.wrap import wrap_backbone
@@ -119,7 +120,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if "config" in metadata:
         return _configuration(metadata["config"], path), weights
     try:
-        ours = "att_conv.weight" not in weights
+        ours = any(key.startswith("attention_branch.") for key in weights)
         official = to_reference(weights) if ours else weights
         model, arguments = architecture(official)
         if ours and arguments["map"] == "convolution" and "attention_branch.map_conv.weight" not in weights:
@@ -129,8 +130,13 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
 
 
-def _published_data(model: str, num_classes: int, in_channels: int = 3, **_: Any) -> dict[str, Any]:
-    """What the official code was published for: CIFAR and ImageNet."""
+def _published_data(
+    model: str, num_classes: int | None, in_channels: int = 3, tasks: int | None = None, **_: Any
+) -> dict[str, Any]:
+    """What the official code was published for: CIFAR, ImageNet and, with several tasks, CelebA."""
+    if tasks is not None:
+        names = {"classes": list(CELEBA_ATTRIBUTES)} if tasks == len(CELEBA_ATTRIBUTES) else {}
+        return {"preprocessing": asdict(CELEBA), **names}
     data: dict[str, Any] = {}
     if in_channels == 3:
         data["preprocessing"] = asdict(CIFAR if "cifar" in model else Preprocessing())

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import matplotlib
 import torch
@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
+
+Sign = Literal["positive", "negative", "both"]
 
 
 def overlay(
@@ -19,8 +21,9 @@ def overlay(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     rescale: bool = False,
+    sign: Sign | None = None,
     opacity: float = 0.5,
-    colormap: str = "jet",
+    colormap: str | None = None,
 ) -> Image.Image:
     """Lays an attention map over its image.
 
@@ -32,8 +35,12 @@ def overlay(
         std: Likewise.
         rescale: Stretches the map's own range over the colours. By default they stand for 0 to 1, so
             that pictures can be compared and a flat map looks flat.
+        sign: Which part to show of a map that has both signs, as those of ``map="response"`` have, in shares
+            of its largest magnitude: ``"positive"`` or ``"negative"`` values alone, from 0 to that; or
+            ``"both"``, from minus to plus that, with 0 in the middle.
         opacity: Of the map over the image, 0 to 1.
-        colormap: Name of a colour map of matplotlib.
+        colormap: Name of a colour map of matplotlib. Default: ``"jet"``, and ``"bwr"``, where blue is
+            negative, white 0 and red positive, for both signs.
 
     Returns:
         An RGB image of the size of ``image``.
@@ -48,10 +55,16 @@ def overlay(
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}, expected 0 to 1")
+    if colormap is None:
+        colormap = "bwr" if sign == "both" else "jet"
     if colormap not in matplotlib.colormaps:
         raise ValueError(f"colormap is {colormap!r}, expected a name in matplotlib.colormaps, such as 'jet'")
+    if sign not in (None, *get_args(Sign)) or (sign is not None and rescale):
+        raise ValueError(
+            f"sign is {sign!r} and rescale {rescale}, expected one of {get_args(Sign)} without rescale"
+        )
     pixels = _pixels(image, mean, std)  # (3, H, W)
-    values = _values(attention_map, pixels.shape[-2:], rescale)  # (H, W)
+    values = _values(attention_map, pixels.shape[-2:], rescale, sign)  # (H, W)
     colors = torch.from_numpy(matplotlib.colormaps[colormap](values.numpy())[..., :3])  # (H, W, 3)
     blend = torch.lerp(pixels, colors.permute(2, 0, 1).float(), opacity)
     picture: Image.Image = transforms.to_pil_image(blend)
@@ -104,6 +117,63 @@ def grid(
     return canvas
 
 
+def task_grid(
+    image: Image.Image | Tensor,
+    attention_maps: Tensor,
+    labels: Sequence[str],
+    *,
+    columns: int = 10,
+    panel_size: int = 160,
+    **overlay_arguments: Any,
+) -> Image.Image:
+    """Shows the maps of all tasks over one image, each under its name.
+
+    Args:
+        image: As for :func:`overlay`.
+        attention_maps: (T, h, w), such as ``model(images).attention_map[0]``.
+        labels: A line of text for each task: its name, and whatever else.
+        columns: Panels side by side.
+        panel_size: Side of a panel in pixels; the image keeps its proportions.
+        **overlay_arguments: ``mean``, ``std``, ``rescale``, ``sign``, ``opacity`` and ``colormap`` of
+            :func:`overlay`.
+
+    Returns:
+        An RGB image: the image itself, then a panel per task.
+
+    Raises:
+        TypeError: As for :func:`overlay`.
+        ValueError: If there is not one map per label, or ``columns`` is below one; and as for
+            :func:`overlay`.
+
+    Example:
+        >>> task_grid(torch.rand(3, 32, 32), torch.rand(4, 8, 8), ["hat", "tie", "beard", "smile"]).size
+        (836, 184)
+    """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}, expected at least 1")
+    if attention_maps.ndim != 3 or len(attention_maps) != len(labels) or not labels:
+        raise ValueError(
+            f"got maps {tuple(attention_maps.shape)} and {len(labels)} labels, expected (T, h, w) and a "
+            "label per task"
+        )
+    gap, header = 9, 24
+    plain = overlay(image, torch.zeros(1, 1), **{**overlay_arguments, "opacity": 0, "rescale": False})
+    panels = [("", plain)]
+    for label, attention_map in zip(labels, attention_maps, strict=True):
+        panels.append((label, overlay(image, attention_map, **overlay_arguments)))
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    pitch, height = panel_size + gap, header + panel_size
+    canvas = Image.new("RGB", (columns * pitch - gap, rows * (height + gap) - gap), "white")
+    for index, (label, panel) in enumerate(panels):
+        labelled = Image.new("RGB", (panel_size, height), "white")  # which cuts off a label that is too long
+        labelled.paste(ImageOps.pad(panel, (panel_size, panel_size), color="white"), (0, header))
+        ImageDraw.Draw(labelled).text((2, 4), label, fill="black", font_size=14)
+        row, column = divmod(index, columns)
+        canvas.paste(labelled, (column * pitch, row * (height + gap)))
+    return canvas
+
+
 def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
     """The image as float RGB (3, H, W) in 0..1, on the CPU."""
     if isinstance(image, Image.Image):
@@ -129,7 +199,7 @@ def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequ
     return pixels.clamp(0, 1).expand(3, -1, -1)
 
 
-def _values(attention_map: Tensor, size: torch.Size, rescale: bool) -> Tensor:
+def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign | None) -> Tensor:
     """The map as float (H, W) in 0..1, on the CPU, in the size given."""
     if attention_map.ndim not in (2, 3) or attention_map[..., 0, 0].numel() != 1:
         raise ValueError(
@@ -137,14 +207,18 @@ def _values(attention_map: Tensor, size: torch.Size, rescale: bool) -> Tensor:
         )
     values = attention_map.detach().cpu().float().reshape(1, 1, *attention_map.shape[-2:])
     low, high = values.min().item(), values.max().item()
-    if not rescale and not (low >= 0 and high <= 1):  # also false for NaN
+    if not (rescale or sign) and not (low >= 0 and high <= 1):  # also false for NaN
         raise ValueError(
             f"attention_map has values from {low:.3g} to {high:.3g}, expected 0 to 1: give rescale=True to "
-            "stretch another range over the colours, and look for the cause if it holds NaN"
+            "stretch another range over the colours, sign= for a map with both signs, and look for the cause "
+            "if it holds NaN"
         )
+    if (rescale or sign) and not high - low < float("inf"):
+        raise ValueError(f"attention_map has values from {low:.3g} to {high:.3g}, expected finite ones")
+    if sign is not None:
+        values = values / max(-low, high, 1e-12)
+        values = {"positive": values, "negative": -values, "both": (values + 1) / 2}[sign]
     if rescale:
-        if not high - low < float("inf"):
-            raise ValueError(f"attention_map has values from {low:.3g} to {high:.3g}, expected finite ones")
         if high - low < 1e-2:
             warnings.warn(
                 f"the map is nearly constant ({low:.4g} to {high:.4g}): rescaled, it shows rounding and "

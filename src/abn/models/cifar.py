@@ -1,6 +1,25 @@
 """What the families for images of 32 × 32 pixels (CIFAR) share."""
 
+from typing import Any
+
 from torch import nn
+
+from abn.network import ABN
+from abn.wrap import wrap_backbone
+
+
+def wrap_cifar(backbone: nn.Module, split: str, in_channels: int, **kwargs: Any) -> ABN:
+    """Retrofits a network of these families, for which ``num_classes`` has been settled.
+
+    Raises:
+        TypeError: If it is to have several tasks.
+    """
+    if "tasks" in kwargs:
+        raise TypeError(
+            f"tasks is {kwargs['tasks']!r}, expected none, as in the official code: for several tasks "
+            f"hand the backbone to wrap_backbone(abn.models.cifar_...(...), split={split!r}, tasks=...)"
+        )
+    return wrap_backbone(backbone, split=split, input_size=(in_channels, 32, 32), **kwargs)
 
 
 def blocks_per_stage(depth: int, layers_per_block: int, other_layers: int) -> int:

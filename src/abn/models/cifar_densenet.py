@@ -9,10 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from abn.models.cifar import blocks_per_stage, init_convolutions
+from abn.models.cifar import blocks_per_stage, init_convolutions, wrap_cifar
 from abn.network import ABN
 from abn.registry import register_model
-from abn.wrap import wrap_backbone
 
 
 class DenseLayer(nn.Module):
@@ -162,5 +161,4 @@ def abn_cifar_densenet(
     )
     if stage == "copy":
         stage = copy.deepcopy(backbone.dense3)  # has no stride
-    size = (in_channels, 32, 32)
-    return wrap_backbone(backbone, split="trans2", stage=stage, input_size=size, **kwargs)
+    return wrap_cifar(backbone, "trans2", in_channels, stage=stage, **kwargs)

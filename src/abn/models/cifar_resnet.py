@@ -8,10 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
-from abn.models.cifar import blocks_per_stage, init_convolutions
+from abn.models.cifar import blocks_per_stage, init_convolutions, wrap_cifar
 from abn.network import ABN
 from abn.registry import register_model
-from abn.wrap import wrap_backbone
 
 
 class CifarResNet(nn.Module):
@@ -99,4 +98,4 @@ def abn_cifar_resnet(depth: int, *, num_classes: int = 10, in_channels: int = 3,
         **kwargs: ``stage``, ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
     """
     backbone = cifar_resnet(depth, num_classes=num_classes, in_channels=in_channels)
-    return wrap_backbone(backbone, split="layer2", input_size=(in_channels, 32, 32), **kwargs)
+    return wrap_cifar(backbone, "layer2", in_channels, **kwargs)

@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from abn.models.cifar import blocks_per_stage
+from abn.models.cifar import blocks_per_stage, wrap_cifar
 from abn.models.cifar_resnet import CifarResNet
 from abn.network import ABN
 from abn.registry import register_model
-from abn.wrap import wrap_backbone
 
 
 @register_model
@@ -70,7 +69,7 @@ def abn_cifar_resnext(
         **kwargs: ``stage``, ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
     """
     backbone = cifar_resnext(depth, cardinality, base_width, num_classes=num_classes, in_channels=in_channels)
-    model = wrap_backbone(backbone, split="layer2", input_size=(in_channels, 32, 32), **kwargs)
+    model = wrap_cifar(backbone, "layer2", in_channels, **kwargs)
     branch: Any = model.attention_branch
     branch.norm = UnappliedNorm(branch.norm.num_features).to(branch.norm.weight)
     return model

@@ -7,11 +7,10 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from abn.models.cifar import blocks_per_stage, init_convolutions
+from abn.models.cifar import blocks_per_stage, init_convolutions, wrap_cifar
 from abn.network import ABN
 from abn.registry import register_model
 from abn.stride import stride_one_copy
-from abn.wrap import wrap_backbone
 
 
 class PreActivationBlock(nn.Module):
@@ -126,5 +125,4 @@ def abn_cifar_wide_resnet(
     )
     if stage == "copy":
         stage = cast(nn.Module, stride_one_copy(backbone.block3, (32 * widen_factor, 16, 16)))
-    size = (in_channels, 32, 32)
-    return wrap_backbone(backbone, split="block2", stage=stage, input_size=size, **kwargs)
+    return wrap_cifar(backbone, "block2", in_channels, stage=stage, **kwargs)
