@@ -11,10 +11,10 @@ from torch import Tensor
 
 CLASSES = 10
 TASKS = CLASSES + 1
+NAMES = (*(f"a {digit}?" for digit in range(CLASSES)), "sum")
 MOST = 4  # digits in an image
 PIECES = 4  # of other digits
-TENS = 10  # unit of the sum, so that it is as large as a logit
-NAMES = (*(f"is there a {digit}" for digit in range(CLASSES)), "sum")
+TENS = 10  # the unit of the sum, so that it is about as large as a logit
 
 
 @dataclass(frozen=True)
@@ -23,41 +23,46 @@ class Scenes:
 
     images: Tensor
     """(N, 1, 48, 48), in 0..1."""
-    targets: Tensor
+    labels: Tensor
     """(N, 11): for each digit whether it is there, 0 or 1, and the sum of all, in tens."""
     masks: Tensor
-    """(N, 11, 48, 48), bool: where the digit is, in each of its boxes; last, where any is."""
+    """(N, 11, 48, 48), bool: the boxes of each digit, and those of all."""
 
     def __getitem__(self, chosen: Tensor) -> "Scenes":
         images = self.images[chosen].contiguous(memory_format=torch.channels_last)  # as CPUs prefer
-        return Scenes(images, self.targets[chosen], self.masks[chosen])
+        return Scenes(images, self.labels[chosen], self.masks[chosen])
 
 
-def several_digits(train: bool, generator: torch.Generator) -> Scenes:
-    """As many images as there are scans, each of one to four digits that do not overlap."""
-    digits, labels = scans(train)
-    count = len(digits)
-    images = torch.zeros(count, 1, CANVAS, CANVAS)
-    targets = torch.zeros(count, TASKS)
-    masks = torch.zeros(count, TASKS, CANVAS, CANVAS, dtype=torch.bool)
+class SeveralDigits:
+    """The data of these tasks: as many images as there are scans, each of one to four digits."""
 
-    def draw(limit: int, *size: int) -> Tensor:
-        return torch.randint(limit, size, generator=generator)
+    def scenes(self, train: bool, generator: torch.Generator) -> Scenes:
+        digits, classes = scans(train)
+        count = len(digits)
+        images = torch.zeros(count, 1, CANVAS, CANVAS)
+        labels = torch.zeros(count, TASKS)
+        masks = torch.zeros(count, TASKS, CANVAS, CANVAS, dtype=torch.bool)
 
-    numbers = 1 + draw(MOST, count)
-    for canvas, target, mask, number in zip(images[:, 0], targets, masks, numbers.tolist(), strict=True):
-        for source in draw(count, PIECES).tolist():
-            (cut_y, cut_x), (y, x) = draw(DIGIT - PIECE + 1, 2).tolist(), draw(CANVAS - PIECE + 1, 2).tolist()
-            piece = digits[source, cut_y : cut_y + PIECE, cut_x : cut_x + PIECE]
-            canvas[y : y + PIECE, x : x + PIECE] = piece
-        for source, (y, x) in zip(draw(count, number).tolist(), _apart(number, generator), strict=True):
-            label = int(labels[source])
-            canvas[y : y + DIGIT, x : x + DIGIT] = digits[source]
-            target[label] = 1
-            target[-1] += label / TENS
-            for task in (label, CLASSES):
-                mask[task, y : y + DIGIT, x : x + DIGIT] = True
-    return Scenes(images, targets, masks)
+        def draw(limit: int, *size: int) -> list:
+            return torch.randint(limit, size, generator=generator).tolist()
+
+        for canvas, label, mask in zip(images[:, 0], labels, masks, strict=True):
+            for source in draw(count, PIECES):
+                (cut_y, cut_x), (y, x) = draw(DIGIT - PIECE + 1, 2), draw(CANVAS - PIECE + 1, 2)
+                piece = digits[source, cut_y : cut_y + PIECE, cut_x : cut_x + PIECE]
+                canvas[y : y + PIECE, x : x + PIECE] = piece
+            number = 1 + draw(MOST, 1)[0]
+            for source, (y, x) in zip(draw(count, number), _apart(number, generator), strict=True):
+                digit = int(classes[source])
+                canvas[y : y + DIGIT, x : x + DIGIT] = digits[source]
+                label[digit] = 1
+                label[-1] += digit / TENS
+                mask[[digit, -1], y : y + DIGIT, x : x + DIGIT] = True
+        return Scenes(images, labels, masks)
+
+    def test_scenes(self) -> Scenes:
+        """The same for all networks."""
+        return self.scenes(False, torch.Generator().manual_seed(0))
 
 
 def _apart(number: int, generator: torch.Generator) -> list[list[int]]:

@@ -121,6 +121,38 @@ def test_unbounded_map_and_unknown_preprocessing(tmp_path, images, caplog):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "sign"),
+    [
+        ({"tasks": 2}, None),
+        ({"tasks": 2, "num_classes": 3}, None),
+        ({"tasks": 2, "map": "response"}, "both"),
+        ({"num_classes": 1}, None),  # a single value is no probability
+    ],
+)
+def test_each_task_has_its_map_and_its_value(arguments, sign, tmp_path, images):
+    model = abn.wrap_backbone("timm/test_resnet", input_size=64, **arguments).eval()
+    model.preprocessing = abn.Preprocessing((64, 64), 64)
+    model.classes = ("hat", "tie") if "tasks" in arguments else None
+    assert explain(model, images / "a.png", tmp_path) == {}
+
+    image = abn.preprocessing.read_image(images / "a.png")
+    with torch.no_grad():
+        output = model(model.preprocessing(image)[None])
+    (logits,) = output.perception_logits
+    if logits.ndim == 1:
+        values = [f"{value:.3g}" for value in logits.tolist()]
+    else:
+        shares, classes = logits.softmax(0).max(0)
+        values = [f"{k} ({100 * share:.0f} %)" for k, share in zip(classes, shares, strict=True)]
+    names = model.classes or ["task 0"]
+    labels = [f"{name}: {value}" for name, value in zip(names, values, strict=True)]
+    maps = output.attention_map[0]
+    expected = abn.visualize.task_grid(model.preprocessing.view(image), maps, labels, sign=sign)
+    with Image.open(tmp_path / "a.png.png") as picture:
+        assert picture.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
     ("source", "model_name", "more", "message"),
     [
         ("nowhere", None, [], "no image and no folder"),
@@ -129,6 +161,7 @@ def test_unbounded_map_and_unknown_preprocessing(tmp_path, images, caplog):
         ("file.txt", None, ["--device", "gpu"], "--device is 'gpu', which is not to be had here"),
         ("file.txt", "no_such_model", [], "there is no file no_such_model"),
         ("file.txt", None, ["--batch-size", "0"], "--batch-size is 0"),
+        ("file.txt", None, ["--rescale", "--sign", "both"], "--rescale and --sign exclude each other"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, monkeypatch, capsys, model, source, model_name, more, message):

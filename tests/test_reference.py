@@ -29,6 +29,12 @@ CASES = {
     "cifar_wrn28_10": ("abn_cifar_wide_resnet", {"depth": 28, "widen_factor": 10}),
     "cifar_resnext29_8x64d": ("abn_cifar_resnext", {"depth": 29, "cardinality": 8, "base_width": 64}),
 }
+MULTITASK_CASES = {
+    "multitask_v1_resnet18_residual": ("abn_resnet18", {"num_classes": None, "map": "response"}),
+    "multitask_v1_resnet101": ("abn_resnet101", {"num_classes": None, "map": "response"}),
+    "multitask_v2_resnet18": ("abn_resnet18", {"num_classes": 2, "map": "scaled_response"}),
+    "multitask_v2_resnet18_residual": ("abn_resnet18", {"num_classes": 2, "map": "scaled_response"}),
+}
 
 
 def description(case: str) -> dict:
@@ -40,10 +46,12 @@ def official_weights(case: str) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(value) for key, value in reference_fill.state_dict(keys).items()}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *MULTITASK_CASES])
 def test_outputs_equal_those_of_the_official_code(case):
     official = official_weights(case)
     name, arguments = architecture(official)
+    if description(case)["arguments"].get("residual_attention"):
+        arguments["mechanism"] = "residual"  # which the weights do not tell
     model = abn.create_model(name, **arguments).eval()
     model.load_state_dict(from_reference(official))
     assert sum(parameter.numel() for parameter in model.parameters()) == description(case)["parameters"]
@@ -68,6 +76,14 @@ def test_architecture_is_read_off_the_shapes(case):
     in_channels = {} if "imagenet" in case else {"in_channels": 3}
     arguments = {**arguments, "map": "log_sum" if "se_" in case else "convolution"}
     assert architecture(official) == (name, {**arguments, "num_classes": num_classes, **in_channels})
+
+
+@pytest.mark.parametrize("case", MULTITASK_CASES)
+def test_several_tasks_are_read_off_the_shapes(case):
+    with torch.device("meta"):
+        official = {key: torch.empty(shape) for key, shape in description(case)["keys"].items()}
+    name, arguments = MULTITASK_CASES[case]
+    assert architecture(official) == (name, {"tasks": 40, **arguments, "mechanism": "multiplicative"})
 
 
 @pytest.mark.parametrize(
@@ -97,6 +113,35 @@ def test_other_depths_and_widths_go_both_ways(name, arguments):
     assert shapes == {key: value.shape for key, value in model.state_dict().items()}
 
 
+@pytest.mark.parametrize("map", ["response", "scaled_response"])
+@pytest.mark.parametrize("num_classes", [None, 2, 3])
+@pytest.mark.parametrize("tasks", [1, 12])
+def test_any_number_of_tasks_goes_both_ways(map, num_classes, tasks):
+    arguments = {"tasks": tasks, "num_classes": num_classes, "map": map, "mechanism": "multiplicative"}
+    with torch.device("meta"):
+        model = abn.abn_resnet34(**arguments)
+    official = to_reference(model.state_dict())
+    assert architecture(official) == ("abn_resnet34", arguments)
+    shapes = {key: value.shape for key, value in from_reference(official).items()}
+    assert shapes == {key: value.shape for key, value in model.state_dict().items()}
+
+
+def test_official_network_of_a_single_class_has_a_single_response():
+    with torch.device("meta"):
+        model = abn.abn_resnet18(num_classes=1, response_channels=1, map="convolution")
+    name, arguments = architecture(to_reference(model.state_dict()))
+    assert (name, arguments["num_classes"], arguments["response_channels"]) == ("abn_resnet18", 1, 1)
+
+
+@pytest.mark.parametrize("change", [{"output_per.7.bias": None}, {"output_per.7.weight": (3, 512)}])
+def test_heads_that_are_not_alike_are_refused(change):
+    shapes = description("multitask_v2_resnet18")["keys"] | change
+    with torch.device("meta"):
+        official = {key: torch.empty(shape) for key, shape in shapes.items() if shape is not None}
+    with pytest.raises(ValueError, match=r"expected one output_per\.N\.(weight|bias) for each task"):
+        from_reference(official)
+
+
 @pytest.mark.parametrize("compression", [0.17, 1 / 3, 0.5, 0.7, 1.0])
 def test_compression_is_read_as_one_that_makes_the_same_network(compression):
     with torch.device("meta"):
@@ -108,7 +153,11 @@ def test_compression_is_read_as_one_that_makes_the_same_network(compression):
 
 
 @pytest.mark.parametrize(
-    "case", ["imagenet_resnet18", "imagenet_se_resnet18", "cifar_resnet20", "cifar_wrn16_4"]
+    "case",
+    [
+        *("imagenet_resnet18", "imagenet_se_resnet18", "cifar_resnet20", "cifar_wrn16_4"),
+        *("multitask_v1_resnet18_residual", "multitask_v2_resnet18"),
+    ],
 )
 def test_conversion_there_and_back_changes_nothing(case):
     official = official_weights(case)

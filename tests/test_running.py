@@ -18,6 +18,7 @@ OUTPUTS = list(ABNOutput._fields)
 PUBLISHED = {
     "abn_se_resnet18": {},  # a map without weights of its own
     "abn_cifar_resnext": {"depth": 11, "cardinality": 2, "base_width": 8},  # a ResNet with a norm unapplied
+    "abn_resnet18": {"tasks": 3},  # a map per task
 }
 FEW_FAMILIES = [
     pytest.param(name, marks=[pytest.mark.slow] if i > 0 else [])
@@ -47,6 +48,12 @@ def dynamic(name: str) -> dict[int, object]:
     return {0: Dim("batch", min=1, max=64), **sizes}
 
 
+def loss_of(output: ABNOutput, labels: torch.Tensor) -> torch.Tensor:
+    if output.perception_logits.ndim == 3:  # the same answer to every task
+        labels = labels[:, None].expand(-1, output.perception_logits.shape[2])
+    return ABNLoss()(output, labels)
+
+
 def assert_close(ours, theirs, tolerance: float = 1e-5) -> None:
     for key, one, other in zip(OUTPUTS, ours, theirs, strict=True):
         torch.testing.assert_close(
@@ -68,7 +75,7 @@ def test_compiles_without_a_graph_break(name, training):
     for module in (model, compiled):
         torch.manual_seed(0)  # for dropout
         outputs.append(module(images))
-        ABNLoss()(outputs[-1], labels).backward()
+        loss_of(outputs[-1], labels).backward()
     assert_close(*outputs)
     for (key, ours), theirs in zip(compiled.named_parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(
@@ -130,7 +137,7 @@ def _gradients_of_two_processes(rank: int, directory: str) -> None:
         for _ in range(2):  # the second would find parameters that the first left without a gradient
             model.zero_grad()
             half = slice(2 * rank, 2 * rank + 2)
-            ABNLoss()(model(images[half]), labels[half]).backward()
+            loss_of(model(images[half]), labels[half]).backward()
         if rank == 0:
             torch.save([parameter.grad for parameter in model.parameters()], f"{directory}/{i}.pt")
     torch.distributed.destroy_process_group()
@@ -147,7 +154,7 @@ def test_two_processes_get_the_gradients_of_one_with_the_joined_batch(tmp_path):
     for i, name in enumerate(FAMILIES[:5]):
         model = network(name).double()  # in evaluation mode, because batch norms see their own half alone
         images, labels = _joined_batch(name)
-        ABNLoss()(model(images), labels).backward()
+        loss_of(model(images), labels).backward()
         gradients = torch.load(tmp_path / f"{i}.pt", weights_only=True)
         for (key, parameter), theirs in zip(model.named_parameters(), gradients, strict=True):
             where = f"{name}, {key}"
@@ -172,7 +179,7 @@ def test_data_parallel_gathers_the_named_tuple(monkeypatch):
 def test_activation_checkpointing_gives_the_same_gradients(name):
     model = network(name)
     images, labels = images_for(name), torch.tensor([1, 2])
-    ABNLoss()(model(images), labels).backward()
+    loss_of(model(images), labels).backward()
     expected = {key: parameter.grad for key, parameter in model.named_parameters()}
     model.zero_grad()
     calls = []
@@ -183,7 +190,7 @@ def test_activation_checkpointing_gives_the_same_gradients(name):
             return plain(*inputs)
 
         part.forward = lambda *inputs, counted=counted: checkpoint(counted, *inputs, use_reentrant=False)
-    ABNLoss()(model(images), labels).backward()
+    loss_of(model(images), labels).backward()
     assert len(calls) == 6  # each part computes twice
     for key, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[key], msg=lambda m, key=key: f"{key}: {m}")
@@ -195,7 +202,7 @@ def test_frozen_feature_extractor_stays_and_the_branches_learn(name):
     model.feature_extractor.requires_grad_(False).eval()
     before = copy.deepcopy(model.state_dict())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
-    ABNLoss()(model(images_for(name)), torch.tensor([1, 2])).backward()
+    loss_of(model(images_for(name)), torch.tensor([1, 2])).backward()
     optimizer.step()
     for key, value in model.feature_extractor.state_dict().items():
         assert torch.equal(value, before[f"feature_extractor.{key}"]), key

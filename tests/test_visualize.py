@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from abn.visualize import grid, overlay
+from abn.visualize import grid, overlay, task_grid
 
 MAP = torch.tensor([[[0.0, 0.5], [0.5, 1.0]]])
 
@@ -153,3 +153,80 @@ def test_other_types_of_image_are_refused(image):
 def test_grid_wants_one_map_and_one_caption_per_image(images, maps, captions):
     with pytest.raises(ValueError, match=r"got \{'images': \d.* expected as many of each"):
         grid(torch.rand(images, 3, 8, 8), torch.rand(maps, 1, 2, 2), captions=captions)
+
+
+# Maps with both signs, and of several tasks
+
+
+SIGNED = torch.tensor([[-4.0, 0.0], [1.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("sign", "expected"),
+    [
+        ("positive", [[0, 0], [0.25, 0.5]]),
+        ("negative", [[1, 0], [0, 0]]),
+        ("both", [[0, 0.5], [0.625, 0.75]]),
+    ],
+)
+def test_parts_of_a_signed_map_are_shares_of_its_largest_magnitude(sign, expected):
+    picture = array(overlay(torch.zeros(1, 2, 2), SIGNED, sign=sign, opacity=1, colormap="gray"))
+    assert np.abs(picture[..., 0] / 255 - np.array(expected)).max() < 0.01
+
+
+def test_both_signs_are_blue_and_red_around_white():
+    picture = array(overlay(torch.zeros(1, 2, 2), SIGNED, sign="both", opacity=1))
+    assert picture[0, 0].tolist() == [0, 0, 255]
+    assert picture[0, 1].min() >= 253
+    assert picture[1, 1, 0] == 255 > picture[1, 1, 2]
+
+
+@pytest.mark.parametrize("sign", ["positive", "negative", "both"])
+def test_map_of_zeros_has_neither_sign(sign):
+    picture = array(overlay(torch.zeros(1, 2, 2), torch.zeros(2, 2), sign=sign, opacity=1, colormap="gray"))
+    assert np.abs(picture - (128 if sign == "both" else 0)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sign": "minus"}, r"sign is 'minus' and rescale False, expected one of \('positive', "),
+        ({"sign": "both", "rescale": True}, "sign is 'both' and rescale True"),
+        ({}, r"values from -4 to 2, expected 0 to 1: .* sign= for a map with both signs"),
+    ],
+)
+def test_signed_map_is_refused_unless_one_says_what_to_show(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        overlay(torch.zeros(1, 2, 2), SIGNED, **arguments)
+
+
+def test_task_grid_shows_the_image_and_then_a_labelled_panel_per_task():
+    image = torch.zeros(3, 8, 8)
+    maps = torch.stack([torch.full((8, 8), value) for value in (0.0, 0.5, 1.0)])
+    labels = ["hat", "tie", "a label that is much longer than its panel"]
+    picture = array(task_grid(image, maps, labels, columns=2, panel_size=40, opacity=1, colormap="gray"))
+    assert picture.shape == (2 * 64 + 9, 2 * 40 + 9, 3)
+    panels = [picture[y + 24 : y + 64, x : x + 40] for y in (0, 73) for x in (0, 49)]
+    assert [round(panel.mean() / 255, 2) for panel in panels] == [0, 0, 0.5, 1]
+    labelled = [picture[y : y + 24, x : x + 40].min() < 128 for y in (0, 73) for x in (0, 49)]
+    assert labelled == [False, True, True, True]
+    assert picture[:, 40:49].min() == 255  # the long label stays within its panel
+
+
+def test_signed_maps_of_a_task_grid_share_their_scale():
+    maps = torch.stack([torch.full((8, 8), 1.0), torch.full((8, 8), -4.0)])
+    arguments = {"opacity": 1, "colormap": "gray", "panel_size": 40}
+    picture = array(task_grid(torch.zeros(3, 8, 8), maps, ["hat", "tie"], sign="both", **arguments))
+    panels = [picture[24:, 49 * column : 49 * column + 40].mean() / 255 for column in (1, 2)]
+    assert panels == pytest.approx([0.625, 0], abs=0.01)
+
+
+def test_task_grid_takes_what_overlay_takes():
+    picture = task_grid(torch.rand(3, 8, 8), torch.randn(2, 4, 4), ["hat", "tie"], panel_size=20, sign="both")
+    assert picture.size == (3 * 29 - 9, 44)
+
+
+@pytest.mark.parametrize(("maps", "labels"), [((2, 4, 4), ["hat"]), ((4, 4), ["hat"]), ((0, 4, 4), [])])
+def test_task_grid_needs_a_label_per_map(maps, labels):
+    with pytest.raises(ValueError, match=r"expected \(T, h, w\) and a label per task"):
+        task_grid(torch.rand(3, 8, 8), torch.rand(maps), labels)

@@ -3,11 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from abn import hub
 from abn.explain import explain, image_paths
+from abn.visualize import Sign
 
 
 def main() -> None:
@@ -28,6 +30,9 @@ def main() -> None:
     command.add_argument("--out", required=True, type=Path, help="folder for the pictures")
     command.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time")
     command.add_argument("--rescale", action="store_true", help="stretches each map over all colours")
+    command.add_argument(
+        "--sign", choices=get_args(Sign), help="part of maps with both signs (default: both)"
+    )
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     command.set_defaults(run=_explain)
     arguments = parser.parse_args()
@@ -45,6 +50,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
+    if arguments.rescale and arguments.sign:
+        raise ValueError("--rescale and --sign exclude each other: leave one of them out")
     image_paths(arguments.source, arguments.out)  # before a model is fetched
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
@@ -53,7 +60,12 @@ def _explain(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--device is {arguments.device!r}, which is not to be had here: {error}") from error
     model = hub.load(arguments.model).to(device)
     skipped = explain(
-        model, arguments.source, arguments.out, batch_size=arguments.batch_size, rescale=arguments.rescale
+        model,
+        arguments.source,
+        arguments.out,
+        batch_size=arguments.batch_size,
+        rescale=arguments.rescale,
+        sign=arguments.sign,
     )
     print(f"pictures: {arguments.out}; images skipped: {len(skipped)}")
     return 1 if skipped else 0

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from abn.network import ABN
 from abn.preprocessing import Preprocessing, read_image
 from abn.saving import replacing
-from abn.visualize import overlay
+from abn.visualize import Sign, overlay, task_grid
 
 PANEL = 384  # pixels
 LINE = 22
@@ -25,9 +26,17 @@ _logger = logging.getLogger(__name__)
 
 
 def explain(
-    model: ABN, source: Path, out: Path, *, batch_size: int = 16, rescale: bool = False
+    model: ABN,
+    source: Path,
+    out: Path,
+    *,
+    batch_size: int = 16,
+    rescale: bool = False,
+    sign: Sign | None = None,
 ) -> dict[Path, str]:
     """Writes for each image what the network sees of it, its attention map over it, and the top-5 classes.
+
+    Of a network of several tasks, the map and the score of each task.
 
     Args:
         model: On any device; left in evaluation mode.
@@ -37,6 +46,8 @@ def explain(
         batch_size: Images at a time.
         rescale: Stretches each map's own range over the colours, see :func:`abn.visualize.overlay`. For maps
             that exceed 1, those of SE-ResNets, this is always done.
+        sign: Which part of maps to show that have both signs, see :func:`abn.visualize.overlay`. Default:
+            both.
 
     Returns:
         The images that could not be read, or their pictures not written, and why. All others were explained.
@@ -73,11 +84,10 @@ def explain(
                 except OSError as error:
                     skip(path, error)
             if images:
-                probabilities, maps = _run(model, torch.stack([*map(preprocessing, images)]).to(device))
-                for path, image, row, attention_map in zip(chosen, images, probabilities, maps, strict=True):
-                    picture = _picture(
-                        preprocessing.view(image), attention_map, _top5(row, model.classes), rescale
-                    )
+                logits, maps = _run(model, torch.stack([*map(preprocessing, images)]).to(device))
+                for path, image, scores, of_image in zip(chosen, images, logits, maps, strict=True):
+                    view = preprocessing.view(image)
+                    picture = _picture(view, of_image, scores, model.classes, rescale, sign)
                     target = out / f"{path.relative_to(root)}.png"
                     try:
                         target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,22 +138,62 @@ def _run(model: ABN, images: Tensor) -> tuple[Tensor, Tensor]:
         output = model(images)
     except RuntimeError as error:
         raise ValueError(f"the network does not run on images {tuple(images.shape)}: {error}") from error
-    return output.perception_logits.float().softmax(dim=1).cpu(), output.attention_map.float().cpu()
+    return output.perception_logits.float().cpu(), output.attention_map.float().cpu()
 
 
-def _top5(probabilities: Tensor, classes: Sequence[str] | None) -> list[str]:
-    values, indices = probabilities.topk(min(5, len(probabilities)))
-    if classes is None or len(classes) != len(probabilities):
-        classes = [f"class {index}" for index in range(len(probabilities))]
-    names = [classes[index] for index in indices.tolist()]
-    return [f"{100 * value:5.1f} %  {name}" for value, name in zip(values.tolist(), names, strict=True)]
+def _picture(
+    view: Image.Image,
+    attention_maps: Tensor,
+    logits: Tensor,
+    classes: Sequence[str] | None,
+    rescale: bool,
+    sign: Sign | None,
+) -> Image.Image:
+    """The image and its maps (T, h, w), with what the logits (K,), (T,) or (K, T) say."""
+    if attention_maps.min() < 0 and not rescale:
+        sign = sign or "both"
+    exceeds = sign is None and bool(attention_maps.max() > 1)
+    shown: dict[str, Any] = {"sign": sign, "rescale": rescale or exceeds}
+    if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
+        return _side_by_side(view, attention_maps[0], _top5(logits, classes), shown)
+    names = _names(classes, logits, "task")
+    labels = [f"{name}: {score}" for name, score in zip(names, _scores(logits), strict=True)]
+    return task_grid(view, attention_maps, labels, **shown)
 
 
-def _picture(view: Image.Image, attention_map: Tensor, lines: list[str], rescale: bool) -> Image.Image:
+def _top5(logits: Tensor, classes: Sequence[str] | None) -> list[str]:
+    values, indices = logits.softmax(dim=0).topk(min(5, len(logits)))
+    names = _names(classes, logits, "class")
+    return [
+        f"{100 * value:5.1f} %  {names[index]}"
+        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+    ]
+
+
+def _scores(logits: Tensor) -> list[str]:
+    """Of each task its value, since it may be a logit or a quantity; or its first class, with its share."""
+    if logits.ndim == 1:
+        return [f"{value:.3g}" for value in logits.tolist()]
+    shares, indices = logits.softmax(dim=0).max(dim=0)
+    return [
+        f"{index} ({100 * share:.0f} %)"
+        for share, index in zip(shares.tolist(), indices.tolist(), strict=True)
+    ]
+
+
+def _names(classes: Sequence[str] | None, logits: Tensor, kind: str) -> Sequence[str]:
+    """The names of the classes or tasks, or their numbers."""
+    count = logits.shape[-1]
+    return classes if classes and len(classes) == count else [f"{kind} {index}" for index in range(count)]
+
+
+def _side_by_side(
+    view: Image.Image, attention_map: Tensor, lines: list[str], shown: dict[str, Any]
+) -> Image.Image:
     """The image, the overlay beside it, and lines of text under them."""
     scale = PANEL / max(view.size)
     view = view.resize((max(round(view.width * scale), 1), max(round(view.height * scale), 1)))
-    panels = [view, overlay(view, attention_map, rescale=rescale or bool(attention_map.max() > 1))]
+    panels = [view, overlay(view, attention_map, **shown)]
     canvas = Image.new("RGB", (2 * PANEL + 8, view.height + 8 + LINE * len(lines)), "white")
     for column, panel in enumerate(panels):
         canvas.paste(panel, (column * (view.width + 8), 0))

@@ -55,14 +55,10 @@ def overlay(
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}, expected 0 to 1")
-    if colormap is None:
-        colormap = "bwr" if sign == "both" else "jet"
+    colormap = colormap or _default_colormap(sign)
     if colormap not in matplotlib.colormaps:
         raise ValueError(f"colormap is {colormap!r}, expected a name in matplotlib.colormaps, such as 'jet'")
-    if sign not in (None, *get_args(Sign)) or (sign is not None and rescale):
-        raise ValueError(
-            f"sign is {sign!r} and rescale {rescale}, expected one of {get_args(Sign)} without rescale"
-        )
+    _check_sign(sign, rescale)
     pixels = _pixels(image, mean, std)  # (3, H, W)
     values = _values(attention_map, pixels.shape[-2:], rescale, sign)  # (H, W)
     colors = torch.from_numpy(matplotlib.colormaps[colormap](values.numpy())[..., :3])  # (H, W, 3)
@@ -122,6 +118,8 @@ def task_grid(
     attention_maps: Tensor,
     labels: Sequence[str],
     *,
+    sign: Sign | None = None,
+    colormap: str | None = None,
     columns: int = 10,
     panel_size: int = 160,
     **overlay_arguments: Any,
@@ -132,10 +130,12 @@ def task_grid(
         image: As for :func:`overlay`.
         attention_maps: (T, h, w), such as ``model(images).attention_map[0]``.
         labels: A line of text for each task: its name, and whatever else.
+        sign: As for :func:`overlay`, but in shares of the largest magnitude of all these maps, so that they
+            can be compared.
+        colormap: As for :func:`overlay`.
         columns: Panels side by side.
         panel_size: Side of a panel in pixels; the image keeps its proportions.
-        **overlay_arguments: ``mean``, ``std``, ``rescale``, ``sign``, ``opacity`` and ``colormap`` of
-            :func:`overlay`.
+        **overlay_arguments: ``mean``, ``std``, ``rescale`` and ``opacity`` of :func:`overlay`.
 
     Returns:
         An RGB image: the image itself, then a panel per task.
@@ -156,11 +156,15 @@ def task_grid(
             f"got maps {tuple(attention_maps.shape)} and {len(labels)} labels, expected (T, h, w) and a "
             "label per task"
         )
+    _check_sign(sign, overlay_arguments.get("rescale", False))
+    colormap = colormap or _default_colormap(sign)
+    if sign is not None:
+        attention_maps = _part(attention_maps.float(), sign)
     gap, header = 9, 24
     plain = overlay(image, torch.zeros(1, 1), **{**overlay_arguments, "opacity": 0, "rescale": False})
     panels = [("", plain)]
     for label, attention_map in zip(labels, attention_maps, strict=True):
-        panels.append((label, overlay(image, attention_map, **overlay_arguments)))
+        panels.append((label, overlay(image, attention_map, colormap=colormap, **overlay_arguments)))
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     pitch, height = panel_size + gap, header + panel_size
@@ -216,8 +220,7 @@ def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign |
     if (rescale or sign) and not high - low < float("inf"):
         raise ValueError(f"attention_map has values from {low:.3g} to {high:.3g}, expected finite ones")
     if sign is not None:
-        values = values / max(-low, high, 1e-12)
-        values = {"positive": values, "negative": -values, "both": (values + 1) / 2}[sign]
+        values = _part(values, sign)
     if rescale:
         if high - low < 1e-2:
             warnings.warn(
@@ -227,3 +230,20 @@ def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign |
             )
         values = (values - low) / max(high - low, 1e-12)
     return F.interpolate(values, size=size, mode="bilinear").clamp(0, 1)[0, 0]
+
+
+def _check_sign(sign: str | None, rescale: bool) -> None:
+    if sign not in (None, *get_args(Sign)) or (sign is not None and rescale):
+        raise ValueError(
+            f"sign is {sign!r} and rescale {rescale}, expected one of {get_args(Sign)} without rescale"
+        )
+
+
+def _default_colormap(sign: Sign | None) -> str:
+    return "bwr" if sign == "both" else "jet"
+
+
+def _part(maps: Tensor, sign: Sign) -> Tensor:
+    """Values of this sign in shares of the largest magnitude, in 0..1; of both signs with 0 at one half."""
+    shares = maps / maps.abs().amax().clamp(min=1e-12)
+    return {"positive": shares.clamp(min=0), "negative": -shares.clamp(max=0), "both": (shares + 1) / 2}[sign]

@@ -1,0 +1,1 @@
+"""Experiments on several tasks, for multitask.py."""
