@@ -1,8 +1,12 @@
 """Networks of several tasks: a map for each, and a pass of the perception branch through each."""
 
+import logging
+from pathlib import Path
+
 import pytest
 import torch
 from architectures import FAMILIES, build
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,9 +16,13 @@ from abn import (
     MultiTaskAttentionBranch,
     MultiTaskPerceptionBranch,
     ResponseAttentionBranch,
+    abn_cifar_resnet,
+    abn_resnet18,
+    abn_resnet101,
     hub,
     wrap_backbone,
 )
+from abn.convert import to_reference
 from abn.multitask import TaskMapKind
 
 IMAGES = torch.randn(2, 3, 64, 64)
@@ -260,3 +268,131 @@ def test_target_may_be_a_dict_such_as_of_a_hierarchy():
     output = model(IMAGES)
     expected = hierarchy(output.attention_logits, target) + hierarchy(output.perception_logits, target)
     torch.testing.assert_close(ABNLoss(hierarchy)(output, target), expected)
+
+
+# Official networks, in files
+
+
+def official(**arguments: object) -> ABN:
+    """Every weight and statistic differs from what a new network has."""
+    arguments = {"tasks": 3, "map": "response", "mechanism": "multiplicative", **arguments}
+    model = abn_resnet18(**arguments).eval()
+    for value in model.state_dict().values():
+        value.copy_(torch.rand_like(value, dtype=torch.float32) + 0.5)
+    return model
+
+
+def assert_equal(ours: ABN, theirs: ABN) -> None:
+    with torch.no_grad():
+        for one, other in zip(ours(IMAGES), theirs(IMAGES), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """As the official trainer writes it."""
+    state_dict = {f"module.{key}": value for key, value in to_reference(official().state_dict()).items()}
+    torch.save({"epoch": 10, "iteration": 9, "model_state_dict": state_dict}, tmp_path / "checkpoint-best.pt")
+    return tmp_path / "checkpoint-best.pt"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_classes": 2}, {"map": "scaled_response", "num_classes": 2}])
+@pytest.mark.parametrize("names", ["official names", "our names"])
+def test_official_weights_need_no_description(arguments, names, tmp_path):
+    model = official(**arguments)
+    state_dict = model.state_dict()
+    torch.save(to_reference(state_dict) if names == "official names" else state_dict, tmp_path / "model.pth")
+    assert_equal(hub.load(tmp_path / "model.pth"), model)
+
+
+def test_mechanism_is_that_of_the_published_weights_unless_one_says_otherwise(checkpoint):
+    residual = hub.load(checkpoint, mechanism="residual")
+    assert residual.perception_branch.mechanism == residual.config["mechanism"] == "residual"
+    assert hub.load(checkpoint).perception_branch.mechanism == "multiplicative"
+    with pytest.raises(ValueError, match="mechanism is 'additive', expected one of"):
+        hub.load(checkpoint, mechanism="additive")
+
+
+def test_another_number_of_tasks_renews_what_is_as_wide_as_they_are(checkpoint, caplog):
+    kept = hub.load(checkpoint).state_dict()
+    with caplog.at_level(logging.WARNING, "abn.hub"):
+        loaded = hub.load(checkpoint, tasks=5)
+    renewed = {"attention_branch.task_conv.weight"}
+    renewed |= {f"perception_branch.tail.fc.{name}" for name in ("weight", "bias")}
+    assert {key for key, value in loaded.state_dict().items() if value.shape != kept[key].shape} == renewed
+    assert "started anew for 5 tasks: " in caplog.records[0].getMessage()
+    assert loaded(IMAGES).attention_map.shape == (2, 5, 4, 4)
+
+
+def test_tasks_are_not_asked_of_a_network_of_one(tmp_path):
+    wrap_backbone("timm/test_resnet", input_size=64).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"tasks is 5, but .* is a network of one task"):
+        hub.load(tmp_path, tasks=5)
+
+
+def test_networks_of_the_forty_attributes_know_their_names_and_images(tmp_path):
+    torch.save(to_reference(official(tasks=40).state_dict()), tmp_path / "celeba.pt")
+    model = hub.load(tmp_path / "celeba.pt")
+    assert len(model.classes) == 40
+    assert (model.classes[0], model.classes[31], model.classes[39]) == (
+        "5_o_Clock_Shadow",
+        "Smiling",
+        "Young",
+    )
+    image = model.preprocessing(Image.new("RGB", (178, 218), (255, 0, 51)))
+    assert image.shape == (3, 224, 224)
+    assert image.amax(dim=(1, 2)).tolist() == pytest.approx([1, 0, 0.2])
+
+
+def test_published_weights_are_those_of_forty_tasks(checkpoint, tmp_path, monkeypatch):
+    (entry,) = (entry for entry in hub.available() if entry.tasks is not None)
+    assert (entry.name, entry.model, entry.tasks) == ("abn_multitask_resnet101_celeba", "abn_resnet101", 40)
+    assert entry.page.endswith("/18oy-0S4EYmp3ySVi30zW8lmoZsMPXYxT")
+    for tasks in (None, 3):  # of the right depth, but of one task, or of too few
+        arguments = {"map": "convolution"} if tasks is None else {"tasks": tasks, "map": "response"}
+        torch.save(to_reference(abn_resnet101(**arguments).state_dict()), tmp_path / "other.pt")
+        with pytest.raises(hub.CheckpointError, match="expected those of abn_resnet101 with 40 tasks"):
+            hub._check_published(entry, tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"map": "scaled_response", "num_classes": 2}])
+@pytest.mark.parametrize("mechanism", ["residual", "multiplicative"])
+def test_conversion_goes_both_ways(arguments, mechanism, tmp_path):
+    model = official(**arguments, mechanism=mechanism)
+    model.save_pretrained(tmp_path / "mine")
+    hub.convert(tmp_path / "mine", tmp_path / "theirs.pt")
+    content = torch.load(tmp_path / "theirs.pt")
+    weights = {f"module.{key}": value for key, value in to_reference(model.state_dict()).items()}
+    assert content["model_state_dict"].keys() == weights.keys()
+    assert all(torch.equal(content["model_state_dict"][key], value) for key, value in weights.items())
+    assert_equal(hub.load(tmp_path / "theirs.pt", mechanism=mechanism), model)
+
+
+def test_converted_checkpoint_is_one_that_the_official_trainer_resumes_from(tmp_path):
+    model = official()
+    model.save_pretrained(tmp_path / "mine")
+    hub.convert(tmp_path / "mine", tmp_path / "theirs.pt")
+    content = torch.load(tmp_path / "theirs.pt")
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    parameters = [
+        nn.Parameter(value) for key, value in content["model_state_dict"].items() if not key.endswith(buffers)
+    ]  # one layer per task, of which we have one
+    optimizer = torch.optim.SGD(parameters, lr=1.0, weight_decay=1.0)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[1], gamma=0.5)
+    optimizer.load_state_dict(content["optimizer_state_dict"])
+    schedule.load_state_dict(content["scheduler_state_dict"])
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.01, 0.9, 1e-4)
+    assert (list(schedule.milestones), schedule.gamma) == ([4, 8], 0.1)
+    assert (content["epoch"], content["iteration"], content["best_score"]) == (0, 0, 0.0)
+
+
+def test_default_maps_are_not_converted_to_the_official_code(tmp_path):
+    abn_resnet18(tasks=3).save_pretrained(tmp_path / "mine")
+    with pytest.raises(ValueError, match="holds no network that the official code has"):
+        hub.convert(tmp_path / "mine", tmp_path / "theirs.pt")
+
+
+def test_families_of_one_task_say_how_to_build_several():
+    with pytest.raises(TypeError, match=r"tasks is 3, expected none.*\n?.*wrap_backbone"):
+        abn_cifar_resnet(8, tasks=3)

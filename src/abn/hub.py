@@ -210,7 +210,10 @@ def _snapshot(source: str) -> Path:
 def _check_published(entry: Weights, path: Path) -> None:
     config, _ = contents(path)
     if (config.get("model"), config.get("tasks")) != (entry.model, entry.tasks):
-        raise CheckpointError(f"{path} holds the weights of {config}, expected those of {entry.model}")
+        several = f" with {entry.tasks} tasks" if entry.tasks else ""
+        raise CheckpointError(
+            f"{path} holds the weights of {config}, expected those of {entry.model}{several}"
+        )
 
 
 def _official_checkpoint(
