@@ -305,6 +305,22 @@ def test_official_weights_need_no_description(arguments, names, tmp_path):
     assert_equal(hub.load(tmp_path / "model.pth"), model)
 
 
+@pytest.mark.parametrize("shape", [None, (), (7, 512)])
+@pytest.mark.parametrize("names", ["official names", "our names"])
+def test_a_head_that_does_not_fit_is_refused(names, shape, tmp_path):
+    whole = official(map="scaled_response").state_dict()
+    whole = to_reference(whole) if names == "official names" else whole
+    for key in [
+        key for key in whole if key.startswith("output_per.1") or key.endswith(("_conv.weight", "fc.bias"))
+    ]:
+        weights = {other: value for other, value in whole.items() if other != key}
+        if shape is not None:
+            weights[key] = torch.zeros(shape)
+        torch.save(weights, tmp_path / "model.pth")
+        with pytest.raises(hub.CheckpointError, match=r"model\.pth"):
+            hub.load(tmp_path / "model.pth")
+
+
 def test_mechanism_is_that_of_the_published_weights_unless_one_says_otherwise(checkpoint):
     residual = hub.load(checkpoint, mechanism="residual")
     assert residual.perception_branch.mechanism == residual.config["mechanism"] == "residual"

@@ -126,14 +126,17 @@ def test_any_number_of_tasks_goes_both_ways(map, num_classes, tasks):
     assert shapes == {key: value.shape for key, value in model.state_dict().items()}
 
 
-def test_official_network_of_a_single_class_has_a_single_response():
+@pytest.mark.parametrize("num_classes", [1, 3000])
+def test_official_networks_have_one_response_per_class_whatever_our_default(num_classes):
+    arguments = {"num_classes": num_classes, "response_channels": num_classes, "map": "convolution"}
     with torch.device("meta"):
-        model = abn.abn_resnet18(num_classes=1, response_channels=1, map="convolution")
-    name, arguments = architecture(to_reference(model.state_dict()))
-    assert (name, arguments["num_classes"], arguments["response_channels"]) == ("abn_resnet18", 1, 1)
+        model = abn.abn_resnet18(**arguments)
+    assert architecture(to_reference(model.state_dict())) == ("abn_resnet18", arguments)
 
 
-@pytest.mark.parametrize("change", [{"output_per.7.bias": None}, {"output_per.7.weight": (3, 512)}])
+@pytest.mark.parametrize(
+    "change", [{"output_per.7.bias": None}, {"output_per.7.weight": (3, 512)}, {"output_per.7.bias": ()}]
+)
 def test_heads_that_are_not_alike_are_refused(change):
     shapes = description("multitask_v2_resnet18")["keys"] | change
     with torch.device("meta"):

@@ -22,7 +22,7 @@ Figures = dict[str, Any]
 PICTURED = 4  # test images whose maps are kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself; a dictionary has no hash
 class Kind:
     """A network with a map per task."""
 
@@ -46,18 +46,18 @@ class Kind:
 DEFAULT = Kind(
     "default",
     "class activation (the default)",
-    "",
+    "TODO",
 )
 FROM_ZERO = Kind(
     "from_zero",
     "the same, the sum's bias from 0",
-    "",
+    "TODO",
     sum_from_zero=True,
 )
 PUBLISHED = Kind(
     "published",
     "response, multiplicative, as published",
-    "",
+    "TODO",
     {"map": "response", "mechanism": "multiplicative"},
 )
 KINDS = (DEFAULT, FROM_ZERO, PUBLISHED)

@@ -77,8 +77,7 @@ class AttentionBranch(nn.Module):
         super().__init__()
         check_map(map)
         check_counts(in_channels=in_channels, num_classes=num_classes, response_channels=response_channels)
-        if response_channels is None:
-            response_channels = 16 if num_classes == 1 else min(num_classes, 2048)
+        response_channels = response_channels or default_response_channels(num_classes)
         self.stage = nn.Identity() if stage is None else stage
         self.norm = nn.BatchNorm2d(in_channels)
         self.response_conv = nn.Conv2d(in_channels, response_channels, kernel_size=1, bias=False)
@@ -161,6 +160,11 @@ class AttentionBranch(nn.Module):
         else:
             attention_map = responses.log1p().sum(dim=1, keepdim=True)  # (B, 1, h, w)
         return attention_logits, attention_map
+
+
+def default_response_channels(num_classes: int) -> int:
+    """One per class; but several for a single output, and no more than K·R weights allow."""
+    return 16 if num_classes == 1 else min(num_classes, 2048)
 
 
 def map_of_evidence(evidence: Tensor) -> Tensor:

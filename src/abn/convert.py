@@ -74,7 +74,10 @@ def to_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if re.fullmatch(layout.pointwise, key) and value.shape[2:] == (1, 1):
             plain[key] = value.flatten(1)
     official = _renamed(plain, _inverse(layout.prefixes), _inverse(layout.inner))
-    return official if layout.heads is None else _taken_apart(official, layout.heads)
+    if layout.heads is None:
+        return official
+    (tasks,) = plain[layout.mark].shape[:1] or (1,)
+    return _taken_apart(official, layout.heads, tasks)
 
 
 def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
@@ -136,26 +139,27 @@ def _official_layout(state_dict: Mapping[str, object]) -> Layout:
 def _joined(state_dict: Mapping[str, Tensor], heads: str) -> dict[str, Tensor]:
     """The linear layers (K, C) of T tasks as one (K·T, C), the first class of each task first."""
     joined = {key: value for key, value in state_dict.items() if not key.startswith(heads)}
-    for kind in ("weight", "bias"):
+    for kind, ndim in (("weight", 2), ("bias", 1)):
         found = {key for key in state_dict if key.startswith(heads) and key.endswith(f".{kind}")}
         names = [f"{heads}{task}.{kind}" for task in range(len(found))]
-        if found != set(names) or len({state_dict[name].shape for name in names}) != 1:
+        shapes = {state_dict[name].shape for name in names if name in found}
+        if found != set(names) or [len(shape) for shape in shapes] != [ndim]:
             raise ValueError(
                 f"the state dict holds {sorted(found)[:5]}, ..., expected one {heads}N.{kind} for each task, "
-                "all of the same shape"
+                f"of {ndim} dimensions and all of the same shape"
             )
         joined[f"fc.{kind}"] = torch.stack([state_dict[name] for name in names], dim=1).flatten(0, 1)
     return joined
 
 
-def _taken_apart(state_dict: Mapping[str, Tensor], heads: str) -> dict[str, Tensor]:
+def _taken_apart(state_dict: Mapping[str, Tensor], heads: str, tasks: int) -> dict[str, Tensor]:
     """The inverse of :func:`_joined`."""
-    parts = {key: value for key, value in state_dict.items() if not key.startswith("fc.")}
-    tasks = next(len(parts[key]) for key in ("att_conv.weight", "conv_att.weight") if key in parts)
-    for kind in ("weight", "bias"):
-        joined = state_dict[f"fc.{kind}"]
-        for task in range(tasks):
-            parts[f"{heads}{task}.{kind}"] = joined[task::tasks]
+    parts: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        if key.startswith("fc.") and value.ndim:
+            parts |= {f"{heads}{task}.{key.removeprefix('fc.')}": value[task::tasks] for task in range(tasks)}
+        else:
+            parts[key] = value
     return parts
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from abn.attention import default_response_channels
+
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each entry of a state dict with the official names."""
 
@@ -135,8 +137,9 @@ def _classes(shapes: Shapes) -> dict[str, int]:
             f"att_conv.weight is {tuple(shapes['att_conv.weight'])} and att_conv2.weight "
             f"{tuple(shapes['att_conv2.weight'])}, expected one number of classes"
         )
-    # There is always one response per class, which for a single class is not our default.
-    return {"num_classes": num_classes, **({"response_channels": 1} if num_classes == 1 else {})}
+    if default_response_channels(num_classes) == num_classes:
+        return {"num_classes": num_classes}
+    return {"num_classes": num_classes, "response_channels": num_classes}
 
 
 def _channels(shapes: Shapes, stem: str) -> dict[str, int]:
