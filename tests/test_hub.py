@@ -112,8 +112,8 @@ def test_another_number_of_classes_renews_what_is_as_wide_as_they_are(checkpoint
         torch.equal(value, kept[key]) for key, value in loaded.state_dict().items() if key not in renewed
     )
     (record,) = caplog.records
-    assert set(record.getMessage().split(" classes: ")[1].split(", ")) == renewed
-    assert "model_best.pth.tar: started anew for 3 classes" in record.getMessage()
+    assert set(record.getMessage().split("=3: ")[1].split(", ")) == renewed
+    assert "model_best.pth.tar: started anew for num_classes=3: " in record.getMessage()
     assert loaded.config["num_classes"] == 3
     output = loaded(torch.randn(2, 3, 32, 32))
     assert output.attention_logits.shape == output.perception_logits.shape == (2, 3)

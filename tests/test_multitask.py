@@ -1,5 +1,6 @@
 """Networks of several tasks: a map for each, and a pass of the perception branch through each."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -85,10 +86,22 @@ def test_map_of_a_task_of_classes_shows_the_classes_that_it_sees():
         torch.testing.assert_close(maps[:, task : task + 1], alone)
 
 
-def test_a_new_branch_is_undecided_about_its_tasks():
-    branch = MultiTaskAttentionBranch(in_channels=64, tasks=20)  # in training: the norms are live
+@pytest.mark.parametrize(("tasks", "width"), [(20, None), (20, 64), (20, 4), (1, None)])
+def test_a_new_branch_is_undecided_about_its_tasks(tasks, width):
+    branch = MultiTaskAttentionBranch(64, tasks, response_channels=width)  # in training: the norms are live
     logits, _ = branch(torch.randn(32, 64, 14, 14))
-    assert abs(logits.mean().item()) < 0.1
+    assert logits.mean(dim=0).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_half_precision_changes_little(num_classes):
+    branch = MultiTaskAttentionBranch(8, 5, num_classes=num_classes).eval()
+    features = torch.randn(2, 8, 6, 9)
+    exact = branch(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = branch(features)
+    for one, other in zip(exact, rounded, strict=True):
+        torch.testing.assert_close(one, other.float(), atol=0.05, rtol=0.05)
 
 
 def test_responses_are_maps_and_scores_in_one():
@@ -141,6 +154,34 @@ def test_one_map_may_serve_all_images_or_tasks_in_any_resolution(shape):
 def test_maps_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"attention_map has shape .* expected \(B, 5, h, w\)"):
         MultiTaskPerceptionBranch(tail(5), tasks=5)(torch.randn(2, 8, 6, 9), torch.ones(shape))
+
+
+@pytest.mark.parametrize("outputs", [4, 10])
+def test_tail_with_another_number_of_scores_is_refused(outputs):
+    branch = MultiTaskPerceptionBranch(tail(outputs), tasks=5)
+    with pytest.raises(
+        ValueError, match=rf"tail returns \('B', {outputs}\), expected \(B, 5\): 1 for each of 5"
+    ):
+        branch(torch.randn(2, 8, 6, 9), torch.rand(2, 5, 6, 9))
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 2.5])
+def test_chunk_that_is_no_number_of_tasks_is_refused(chunk):
+    branch = MultiTaskPerceptionBranch(tail(5), tasks=5)
+    branch.chunk = chunk
+    with pytest.raises(ValueError, match=rf"chunk is {chunk}, expected a number of at least 1"):
+        branch(torch.randn(2, 8, 6, 9), torch.rand(2, 5, 6, 9))
+
+
+@pytest.mark.parametrize("tasks", [1, 5])
+def test_features_keep_their_memory_format(tasks):
+    seen = []
+    shared = tail(tasks)
+    shared.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    features = torch.randn(2, 8, 6, 9).contiguous(memory_format=torch.channels_last)
+    maps = torch.rand(2, tasks, 6, 9).contiguous(memory_format=torch.channels_last)
+    MultiTaskPerceptionBranch(shared, tasks)(features, maps)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
 # The network
@@ -321,12 +362,46 @@ def test_a_head_that_does_not_fit_is_refused(names, shape, tmp_path):
             hub.load(tmp_path / "model.pth")
 
 
-def test_mechanism_is_that_of_the_published_weights_unless_one_says_otherwise(checkpoint):
-    residual = hub.load(checkpoint, mechanism="residual")
+def test_mechanism_is_guessed_with_a_warning_unless_one_says_it(checkpoint, caplog):
+    with caplog.at_level(logging.WARNING, "abn.hub"):
+        residual = hub.load(checkpoint, mechanism="residual")
+        assert not caplog.records
+        guessed = hub.load(checkpoint)
     assert residual.perception_branch.mechanism == residual.config["mechanism"] == "residual"
-    assert hub.load(checkpoint).perception_branch.mechanism == "multiplicative"
+    assert guessed.perception_branch.mechanism == "multiplicative"
+    (record,) = caplog.records
+    assert (
+        "checkpoint-best.pt does not tell its attention mechanism, nor does an args.json"
+        in record.getMessage()
+    )
     with pytest.raises(ValueError, match="mechanism is 'additive', expected one of"):
         hub.load(checkpoint, mechanism="additive")
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_mechanism_is_read_from_what_the_official_trainer_wrote_beside_the_checkpoint(
+    residual, checkpoint, caplog
+):
+    options = {"model": "mtabn_v1_resnet18", "residual_attention": residual}
+    checkpoint.with_name("args.json").write_text(json.dumps(options))
+    mechanism = hub.load(checkpoint).perception_branch.mechanism
+    assert mechanism == ("residual" if residual else "multiplicative")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_other_files_of_that_name_tell_nothing(text, checkpoint, caplog):
+    checkpoint.with_name("args.json").write_text(text)
+    assert hub.load(checkpoint).perception_branch.mechanism == "multiplicative"
+    assert "does not tell its attention mechanism" in caplog.text
+
+
+def test_saved_network_tells_its_mechanism(checkpoint, tmp_path, caplog):
+    hub.load(checkpoint, mechanism="residual").save_pretrained(tmp_path / "mine")
+    assert hub.load(tmp_path / "mine").perception_branch.mechanism == "residual"
+    hub.convert(checkpoint, tmp_path / "ours.safetensors", mechanism="residual")
+    assert hub.load(tmp_path / "ours.safetensors").perception_branch.mechanism == "residual"
+    assert not caplog.records
 
 
 def test_another_number_of_tasks_renews_what_is_as_wide_as_they_are(checkpoint, caplog):
@@ -336,8 +411,73 @@ def test_another_number_of_tasks_renews_what_is_as_wide_as_they_are(checkpoint, 
     renewed = {"attention_branch.task_conv.weight"}
     renewed |= {f"perception_branch.tail.fc.{name}" for name in ("weight", "bias")}
     assert {key for key, value in loaded.state_dict().items() if value.shape != kept[key].shape} == renewed
-    assert "started anew for 5 tasks: " in caplog.records[0].getMessage()
+    assert "started anew for tasks=5: " in caplog.records[-1].getMessage()
     assert loaded(IMAGES).attention_map.shape == (2, 5, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked"),
+    [
+        ({"tasks": 6}, {"tasks": 2, "num_classes": 3}),
+        ({"tasks": 2, "num_classes": 3}, {"tasks": 3, "num_classes": 2}),
+    ],
+)
+def test_as_many_scores_of_another_meaning_start_anew(saved, asked, tmp_path):
+    model = wrap_backbone("timm/test_resnet", input_size=64, **saved)
+    model.classes = tuple(f"task {number}" for number in range(saved["tasks"]))
+    model.save_pretrained(tmp_path)
+    loaded = hub.load(tmp_path, **asked)
+    assert loaded(IMAGES).perception_logits.shape == (2, asked["num_classes"], asked["tasks"])
+    for key in ("attention_branch.response_conv.weight", "perception_branch.tail.fc.weight"):
+        assert not torch.equal(loaded.state_dict()[key], model.state_dict()[key])
+    key = "feature_extractor.layer1.0.conv1.weight"
+    assert torch.equal(loaded.state_dict()[key], model.state_dict()[key])
+    assert loaded.classes is None
+
+
+def test_tasks_keep_their_names_with_another_number_of_classes_each(tmp_path):
+    model = wrap_backbone("timm/test_resnet", input_size=64, tasks=2)
+    model.classes = ("hat", "tie")
+    model.save_pretrained(tmp_path)
+    assert hub.load(tmp_path, num_classes=3).classes == ("hat", "tie")
+
+
+def test_a_width_of_one_response_per_class_follows_their_number(tmp_path):
+    model = abn_resnet18(num_classes=1, response_channels=1, map="convolution")
+    torch.save(to_reference(model.state_dict()), tmp_path / "model.pth")
+    assert hub.load(tmp_path / "model.pth").attention_branch.response_conv.out_channels == 1
+    assert hub.load(tmp_path / "model.pth", num_classes=7).attention_branch.response_conv.out_channels == 7
+
+
+@pytest.mark.parametrize("width", [None, 4])
+def test_width_is_saved_where_it_is_not_the_number_of_scores(width, tmp_path):
+    model = wrap_backbone("timm/test_resnet", input_size=64, num_classes=1, response_channels=width)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["response_channels"] == (width or 16)
+    hub.load(tmp_path)
+
+
+def test_state_dict_of_another_width_needs_no_description(tmp_path):
+    model = abn_resnet18(num_classes=10, response_channels=4).eval()
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    assert_equal(hub.load(tmp_path / "model.pth"), model)
+    model.save_pretrained(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"'response_channels': 4}, expected"):
+        hub.convert(tmp_path / "mine", tmp_path / "theirs.pth")
+
+
+def test_state_dict_of_several_tasks_does_not_tell_how_many(tmp_path):
+    torch.save(abn_resnet18(tasks=3).state_dict(), tmp_path / "model.pth")
+    with pytest.raises(hub.CheckpointError, match=r"of several tasks, but not how many: .* save_pretrained"):
+        hub.load(tmp_path / "model.pth")
+
+
+def test_leftover_heads_are_named(checkpoint):
+    content = torch.load(checkpoint)
+    content["model_state_dict"]["module.output_per.0.extra"] = torch.zeros(1)
+    torch.save(content, checkpoint)
+    with pytest.raises(hub.CheckpointError, match=r"not part of it: feature_extractor\.output_per\.0\.extra"):
+        hub.load(checkpoint)
 
 
 def test_tasks_are_not_asked_of_a_network_of_one(tmp_path):

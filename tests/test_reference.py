@@ -114,7 +114,7 @@ def test_other_depths_and_widths_go_both_ways(name, arguments):
 
 
 @pytest.mark.parametrize("map", ["response", "scaled_response"])
-@pytest.mark.parametrize("num_classes", [None, 2, 3])
+@pytest.mark.parametrize("num_classes", [None, 2])
 @pytest.mark.parametrize("tasks", [1, 12])
 def test_any_number_of_tasks_goes_both_ways(map, num_classes, tasks):
     arguments = {"tasks": tasks, "num_classes": num_classes, "map": map, "mechanism": "multiplicative"}
@@ -210,7 +210,7 @@ def test_checkpoint_of_another_network_is_refused():
     [
         ({"trans1.conv1.weight": None}, "not complete.*trans1.conv1.weight"),
         ({"trans2.conv1.weight": (99, 300, 1, 1)}, "no compression makes"),
-        ({"att_conv2.weight": (7, 8, 1, 1)}, "expected one number of classes"),
+        ({"att_conv2.weight": (7, 8, 1, 1)}, "expected as many outputs of the one as inputs"),
         ({"conv1.weight": ()}, "not complete"),
     ],
 )

@@ -483,6 +483,7 @@ def remove(path):
         ("--model abn_cifar_resnt", None, "no model 'abn_cifar_resnt', but abn_cifar_resnet"),
         ("--model timm/resnet51", None, "timm has no classifier 'resnet51'; similar: resnet"),
         ("--model cifar_resnet --model-arguments depth=8", None, "cifar_resnet has no attention branch"),
+        ("--model timm/test_resnet --model-arguments tasks=3", None, "timm/test_resnet has 3 tasks"),
         ("--model abn_cifar_resnet --model-arguments width=8", None, "not built with the arguments .*width"),
         ("--weights nothing.safetensors", None, "there is no file nothing.safetensors"),
         ("--evaluate nothing.pt", None, "there is no file nothing.pt"),

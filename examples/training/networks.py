@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from torch.utils.checkpoint import checkpoint
 
 import abn
-from abn import ABN, ABNOutput, AttentionBranch, PerceptionBranch
+from abn import ABN, ABNOutput, AttentionBranch, MultiTaskPerceptionBranch, PerceptionBranch
 from abn.preprocessing import Preprocessing
 from abn.saving import WEIGHTS, replacing
 from training.checkpoints import read_checkpoint
@@ -33,16 +33,18 @@ def create_network(options: Namespace, data: Data) -> ABN:
         preprocessing = (preprocessing or Preprocessing()).at((options.image_size, options.image_size))
     size = None if preprocessing is None else preprocessing.size
     if options.evaluate is not None and not holds_weights_alone(options):
-        model = abn.hub.load(options.evaluate)
-        if (count := len(model.attention_branch.response_norm.weight)) != len(classes):
+        model = _of_one_task(abn.hub.load(options.evaluate), options.evaluate)
+        if (count := model.attention_branch.classifier.out_channels) != len(classes):
             raise ValueError(f"{options.evaluate} knows {count} classes, {options.data} has {len(classes)}")
         known = tuple(model.classes or ())
         if known != classes and set(known) & set(classes):
             raise ValueError(f"{options.evaluate} knows the classes {known}, {options.data} has {classes}")
     elif options.weights is not None:
-        model = abn.hub.load(options.weights, num_classes=len(classes))
+        model = _of_one_task(abn.hub.load(options.weights, num_classes=len(classes)), options.weights)
     else:
-        model = _build(options.model, options.model_arguments, len(classes), size)
+        model = _of_one_task(
+            _build(options.model, options.model_arguments, len(classes), size), options.model
+        )
     if data.preprocessing is None:  # colours as the weights expect them
         preprocessing = model.preprocessing or Preprocessing()
         preprocessing = preprocessing if size is None else preprocessing.at(size)
@@ -61,6 +63,15 @@ def _build(name: str, arguments: dict[str, Any], num_classes: int, size: tuple[i
     if not isinstance(model, ABN):
         raise ValueError(
             f"{name} has no attention branch, expected abn_{name}, with --plain to train without"
+        )
+    return model
+
+
+def _of_one_task(model: ABN, name: object) -> ABN:
+    if isinstance(model.perception_branch, MultiTaskPerceptionBranch):
+        raise ValueError(
+            f"{name} has {model.perception_branch.tasks} tasks, expected a network of one: docs/tasks.md "
+            "tells how to train several in code of your own"
         )
     return model
 

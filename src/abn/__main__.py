@@ -9,7 +9,10 @@ import torch
 
 from abn import hub
 from abn.explain import explain, image_paths
+from abn.perception import Mechanism
 from abn.visualize import Sign
+
+MECHANISM = "attention mechanism, where the weights do not tell it"
 
 
 def main() -> None:
@@ -21,12 +24,14 @@ def main() -> None:
     )
     command.add_argument("source", help="what abn.hub.load takes: a file, a directory, a name, an address")
     command.add_argument("destination", help=".safetensors, or .pth.tar for the official code")
+    command.add_argument("--mechanism", choices=get_args(Mechanism), help=MECHANISM)
     command.set_defaults(run=_convert)
     command = commands.add_parser("explain", help="shows for images where a network looks")
     command.add_argument("source", type=Path, metavar="IMAGE_OR_FOLDER")
     command.add_argument(
         "--model", required=True, help="what abn.hub.load takes: a name, a file, a directory"
     )
+    command.add_argument("--mechanism", choices=get_args(Mechanism), help=MECHANISM)
     command.add_argument("--out", required=True, type=Path, help="folder for the pictures")
     command.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time")
     command.add_argument("--rescale", action="store_true", help="stretches each map over all colours")
@@ -43,7 +48,7 @@ def main() -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    hub.convert(arguments.source, arguments.destination)
+    hub.convert(arguments.source, arguments.destination, mechanism=arguments.mechanism)
     return 0
 
 
@@ -58,7 +63,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         device = torch.zeros(1, device=arguments.device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device is {arguments.device!r}, which is not to be had here: {error}") from error
-    model = hub.load(arguments.model).to(device)
+    model = hub.load(arguments.model, mechanism=arguments.mechanism).to(device)
     skipped = explain(
         model,
         arguments.source,

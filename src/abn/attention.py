@@ -86,8 +86,12 @@ class AttentionBranch(nn.Module):
         with torch.no_grad():
             if response_channels == num_classes:
                 nn.init.dirac_(self.classifier.weight).mul_(10)
-            else:  # no response stands for one class, but the weights of each are as long
-                nn.init.normal_(self.classifier.weight, std=10 * response_channels**-0.5)
+            else:
+                # No response stands for one class, but the weights of each are as long; their sum is 0, or
+                # the mean response, which is never negative, would set each score off by chance.
+                nn.init.normal_(self.classifier.weight, std=10 * max(response_channels - 1, 1) ** -0.5)
+                self.classifier.weight -= self.classifier.weight.mean(dim=1, keepdim=True)
+        self.response_channels = None if response_channels == num_classes else response_channels
         self.map = map
         if map == "convolution":
             self.map_conv = nn.Conv2d(response_channels, 1, kernel_size=3, padding=1, bias=False)
@@ -163,7 +167,7 @@ class AttentionBranch(nn.Module):
 
 
 def default_response_channels(num_classes: int) -> int:
-    """One per class; but several for a single output, and no more than K·R weights allow."""
+    """One per class; but 16 for a single output, and 2048 at most, since there are K·R weights."""
     return 16 if num_classes == 1 else min(num_classes, 2048)
 
 
@@ -179,7 +183,9 @@ def map_of_evidence(evidence: Tensor) -> Tensor:
 def check_map(map: str) -> None:
     """Raises a ValueError if there is no such kind of map."""
     if map not in get_args(MapKind):
-        raise ValueError(f"map is {map!r}, expected one of {get_args(MapKind)}")
+        raise ValueError(
+            f"map is {map!r}, expected one of {get_args(MapKind)}; other kinds are for several tasks, tasks="
+        )
 
 
 def check_features(features: Tensor) -> None:

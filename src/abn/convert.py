@@ -138,17 +138,17 @@ def _official_layout(state_dict: Mapping[str, object]) -> Layout:
 
 def _joined(state_dict: Mapping[str, Tensor], heads: str) -> dict[str, Tensor]:
     """The linear layers (K, C) of T tasks as one (K·T, C), the first class of each task first."""
-    joined = {key: value for key, value in state_dict.items() if not key.startswith(heads)}
+    joined = dict(state_dict)
     for kind, ndim in (("weight", 2), ("bias", 1)):
         found = {key for key in state_dict if key.startswith(heads) and key.endswith(f".{kind}")}
         names = [f"{heads}{task}.{kind}" for task in range(len(found))]
         shapes = {state_dict[name].shape for name in names if name in found}
-        if found != set(names) or [len(shape) for shape in shapes] != [ndim]:
+        if found != set(names) or [len(shape) for shape in shapes] != [ndim] or f"fc.{kind}" in state_dict:
             raise ValueError(
                 f"the state dict holds {sorted(found)[:5]}, ..., expected one {heads}N.{kind} for each task, "
-                f"of {ndim} dimensions and all of the same shape"
+                f"of {ndim} dimensions and all of the same shape, and no fc.{kind}"
             )
-        joined[f"fc.{kind}"] = torch.stack([state_dict[name] for name in names], dim=1).flatten(0, 1)
+        joined[f"fc.{kind}"] = torch.stack([joined.pop(name) for name in names], dim=1).flatten(0, 1)
     return joined
 
 

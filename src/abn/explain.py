@@ -44,10 +44,10 @@ def explain(
         out: Folder for the pictures, made if it does not exist. Each is named after its image:
             ``out/cats/1.jpg.png`` for ``source/cats/1.jpg``.
         batch_size: Images at a time.
-        rescale: Stretches each map's own range over the colours, see :func:`abn.visualize.overlay`. For maps
-            that exceed 1, those of SE-ResNets, this is always done.
-        sign: Which part of maps to show that have both signs, see :func:`abn.visualize.overlay`. Default:
-            both.
+        rescale: Stretches each map's own range over the colours, see :func:`abn.visualize.overlay`. Maps
+            without an upper bound, those of official SE-ResNets, always are.
+        sign: Which part to show of maps that have both signs, those of official networks of several tasks,
+            see :func:`abn.visualize.overlay`. Default: both.
 
     Returns:
         The images that could not be read, or their pictures not written, and why. All others were explained.
@@ -67,6 +67,10 @@ def explain(
         preprocessing = Preprocessing()
     device = next(model.parameters()).device
     model.eval()
+    kind = getattr(model.attention_branch, "map", None)
+    if kind in ("response", "scaled_response") and not rescale:
+        sign = sign or "both"
+    shown: dict[str, Any] = {"sign": sign, "rescale": rescale or (sign is None and kind == "log_sum")}
     out.mkdir(parents=True, exist_ok=True)
     skipped = {}
 
@@ -87,7 +91,7 @@ def explain(
                 logits, maps = _run(model, torch.stack([*map(preprocessing, images)]).to(device))
                 for path, image, scores, of_image in zip(chosen, images, logits, maps, strict=True):
                     view = preprocessing.view(image)
-                    picture = _picture(view, of_image, scores, model.classes, rescale, sign)
+                    picture = _picture(view, of_image, scores, model.classes, shown)
                     target = out / f"{path.relative_to(root)}.png"
                     try:
                         target.parent.mkdir(parents=True, exist_ok=True)
@@ -146,14 +150,9 @@ def _picture(
     attention_maps: Tensor,
     logits: Tensor,
     classes: Sequence[str] | None,
-    rescale: bool,
-    sign: Sign | None,
+    shown: dict[str, Any],
 ) -> Image.Image:
     """The image and its maps (T, h, w), with what the logits (K,), (T,) or (K, T) say."""
-    if attention_maps.min() < 0 and not rescale:
-        sign = sign or "both"
-    exceeds = sign is None and bool(attention_maps.max() > 1)
-    shown: dict[str, Any] = {"sign": sign, "rescale": rescale or exceeds}
     if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
         return _side_by_side(view, attention_maps[0], _top5(logits, classes), shown)
     names = _names(classes, logits, "task")

@@ -22,7 +22,7 @@ from abn.network import ABN
 from abn.perception import Mechanism, check_mechanism
 from abn.published import PUBLISHED, Published, Weights
 from abn.saving import CONFIG, WEIGHTS, replacing
-from abn.stored import BESIDE, built, check_fit, contents
+from abn.stored import BESIDE, built, check_fit, contents, resized
 
 __all__ = ["CheckpointError", "DownloadError", "available", "convert", "load"]
 
@@ -72,9 +72,10 @@ def load(
         num_classes: Another number of classes than the weights are for. The weights as wide as that number
             start anew, and are named in a warning of the logger ``abn.hub``; all others are kept.
         tasks: Likewise another number of tasks, of a network of several.
-        mechanism: The attention mechanism. Default: the one that was saved. Official checkpoints do not tell:
-            theirs is taken for that of the published weights, residual, and multiplicative where there are
-            several tasks.
+        mechanism: The attention mechanism. Default: the one that was saved. Official checkpoints do not tell.
+            Theirs is taken for residual, the only one of that code; where there are several tasks, it is read
+            from the ``args.json`` that the trainer wrote beside them, or else taken for multiplicative, as
+            that of the published weights is, with a warning of the logger ``abn.hub``.
         progress: Shows a bar during a download.
 
     Returns:
@@ -102,30 +103,26 @@ def load(
     check_counts(num_classes=num_classes, tasks=tasks)
     if mechanism is not None:
         check_mechanism(mechanism)
+    entry = _published(source)
     path = _located(source, progress)
-    config, weights = contents(path)
+    config, weights = contents(path, _mechanism(mechanism, entry))
     if tasks is not None and config.get("tasks") is None:
         raise ValueError(f"tasks is {tasks}, but {source} is a network of one task: leave it out")
-    given = {"num_classes": num_classes, "tasks": tasks, "mechanism": mechanism}
-    model = built({**config, **{key: value for key, value in given.items() if value is not None}}, path)
-    anew = []
-    if num_classes is not None or tasks is not None:
-        check_fit(weights, built(config, path), path)
-        anew = [key for key, value in model.state_dict().items() if value.shape != weights[key].shape]
-        weights |= {key: model.state_dict()[key] for key in anew}
+    asked = {"num_classes": num_classes, "tasks": tasks}
+    counts = {name: count for name, count in asked.items() if count is not None}
+    model, anew = resized(config, weights, counts, path) if counts else (built(config, path), [])
+    weights |= {key: model.state_dict()[key] for key in anew}
     check_fit(weights, model, path)
     model.load_state_dict(weights)
-    if (entry := _published(source)) is not None and entry.preprocessing is not None:
+    if entry is not None and entry.preprocessing is not None:
         model.preprocessing = entry.preprocessing
     if anew:
-        model.classes = None
-        counts = {"classes": num_classes, "tasks": tasks}
-        wanted = " and ".join(f"{count} {name}" for name, count in counts.items() if count is not None)
+        wanted = ", ".join(f"{name}={count}" for name, count in counts.items())
         _logger.warning("%s: started anew for %s: %s", path, wanted, ", ".join(anew))
     return model.eval()
 
 
-def convert(source: str | Path, destination: str | Path) -> None:
+def convert(source: str | Path, destination: str | Path, *, mechanism: Mechanism | None = None) -> None:
     """Rewrites a file of weights: from the official code's to this library's, and back.
 
     Also as ``python -m abn convert SOURCE DESTINATION``. A conversion there and back changes no weight.
@@ -135,12 +132,13 @@ def convert(source: str | Path, destination: str | Path) -> None:
         destination: ``.safetensors`` writes our names, and beside the weights how to build the network;
             ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
             epoch 0, in the format that PyTorch 0.4 read.
+        mechanism: As for :func:`load`; a ``.safetensors`` file tells it.
 
     Raises:
         CheckpointError, DownloadError, TypeError: As in :func:`load`.
         FileNotFoundError: If there is no such source, or no directory for the destination.
-        ValueError: If the destination's name ends otherwise, or the official code has no such network, with
-            its kind of map, the residual mechanism and a copied stage.
+        ValueError: If there is no such mechanism, the destination's name ends otherwise, or the official code
+            has no such network, with its kind of map, the residual mechanism and a copied stage.
     """
     destination = Path(destination).expanduser()
     if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt") or destination.is_dir():
@@ -149,8 +147,10 @@ def convert(source: str | Path, destination: str | Path) -> None:
         )
     if not destination.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {destination.parent} for {destination.name}: make it")
+    if mechanism is not None:
+        check_mechanism(mechanism)
     path = _located(source)
-    config, weights = contents(path)
+    config, weights = contents(path, _mechanism(mechanism, _published(source)))
     if destination.suffix == ".safetensors":
         check_fit(weights, built(config, path), path)
         metadata = {"format": "pt", "config": json.dumps(config)}
@@ -195,6 +195,11 @@ def _published(source: str | Path) -> Weights | None:
     return next((entry for entry in PUBLISHED if entry.name == source), None)
 
 
+def _mechanism(mechanism: Mechanism | None, entry: Weights | None) -> Mechanism | None:
+    """What the caller says of the mechanism, or else the table."""
+    return entry.mechanism if mechanism is None and entry is not None else mechanism
+
+
 def _snapshot(source: str) -> Path:
     from huggingface_hub import snapshot_download  # needed by few, and slow to import
 
@@ -208,7 +213,7 @@ def _snapshot(source: str) -> Path:
 
 
 def _check_published(entry: Weights, path: Path) -> None:
-    config, _ = contents(path)
+    config, _ = contents(path, entry.mechanism)
     if (config.get("model"), config.get("tasks")) != (entry.model, entry.tasks):
         several = f" with {entry.tasks} tasks" if entry.tasks else ""
         raise CheckpointError(
@@ -229,9 +234,11 @@ def _official_checkpoint(
     # The shapes have told of the compression; the next two change no output.
     irrelevant = {"compression", "dropout", "input_size", *BESIDE}
     if "tasks" in arguments:
-        irrelevant.add("mechanism")  # an option of that code's command line
+        irrelevant.add("mechanism")  # that code looks for it in another file
     given = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
     others = {key: value for key, value in given.items() if value != same.get(key)}
+    if "tasks" not in arguments and len(official["att_conv.weight"]) != arguments["num_classes"]:
+        others["response_channels"] = len(official["att_conv.weight"])  # may be our default
     if others:
         raise ValueError(
             f"{path} holds no network that the official code has: it is built with {others}, expected {same}"

@@ -73,6 +73,8 @@ def _multitask_resnet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
     scaled = "depth_conv.weight" in shapes
     tasks = shapes["att_conv.weight" if scaled else "conv_att.weight"][0]
     num_classes = shapes["output_per.0.weight"][0]
+    if num_classes not in (1, 2):
+        raise ValueError(f"each task has {num_classes} outputs, expected one, or two for no and yes")
     return _depth(shapes), {
         "tasks": tasks,
         "num_classes": None if num_classes == 1 else num_classes,
@@ -131,15 +133,16 @@ def _blocks(shapes: Shapes, pattern: str) -> int:
 
 
 def _classes(shapes: Shapes) -> dict[str, int]:
-    num_classes = shapes["att_conv.weight"][0]
-    if shapes["att_conv2.weight"][:2] != (num_classes, num_classes):
+    """Number of classes, and of responses where it is not the default. The official code has one for each."""
+    responses, (num_classes, read) = shapes["att_conv.weight"][0], shapes["att_conv2.weight"][:2]
+    if read != responses:
         raise ValueError(
             f"att_conv.weight is {tuple(shapes['att_conv.weight'])} and att_conv2.weight "
-            f"{tuple(shapes['att_conv2.weight'])}, expected one number of classes"
+            f"{tuple(shapes['att_conv2.weight'])}, expected as many outputs of the one as inputs of the other"
         )
-    if default_response_channels(num_classes) == num_classes:
+    if responses == default_response_channels(num_classes):
         return {"num_classes": num_classes}
-    return {"num_classes": num_classes, "response_channels": num_classes}
+    return {"num_classes": num_classes, "response_channels": responses}
 
 
 def _channels(shapes: Shapes, stem: str) -> dict[str, int]:

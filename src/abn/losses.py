@@ -24,7 +24,8 @@ class ABNLoss(nn.Module):
     tasks of those of the perception branch.
 
     Args:
-        criterion: ``(logits, target)`` to a scalar. Default: cross-entropy.
+        criterion: ``(logits, target)`` to a scalar. Default: cross-entropy, which is for classes: tasks of
+            one value, (B, T), need one of their own.
         attention_criterion: For the attention branch, where it differs. Default: ``criterion``.
         attention_weight: Weight of the attention branch's loss.
         perception_weight: Weight of the perception branch's loss.

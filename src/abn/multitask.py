@@ -56,11 +56,11 @@ class MultiTaskAttentionBranch(AttentionBranch):
         super().__init__(in_channels, tasks * (num_classes or 1), stage, response_channels=response_channels)
         self.tasks = tasks
         self.num_classes = num_classes
-        # Evidence is hardly ever negative at first, but half of the values of tasks should be: with this bias
-        # they begin around 0, where ten times the mean of a rectified normal response is taken off.
-        self.classifier.bias = nn.Parameter(
-            torch.full((tasks * (num_classes or 1),), -10 * (2 * math.pi) ** -0.5)
-        )
+        # At first each value is ten times the mean of a response of its own, which is never negative. Less
+        # ten times the mean of a rectified normal variable, it is as often below 0 as above. Where responses
+        # are shared, their weights add up to 0 already.
+        bias = 0.0 if self.response_channels else -10 * (2 * math.pi) ** -0.5
+        self.classifier.bias = nn.Parameter(torch.full((self.classifier.out_channels,), bias))
 
     def extra_repr(self) -> str:
         return f"tasks={self.tasks}, num_classes={self.num_classes}, map={self.map!r}"
@@ -80,12 +80,15 @@ class MultiTaskAttentionBranch(AttentionBranch):
         """
         responses = self.responses(features)  # (B, R, h, w)
         logits = self.classifier(responses.mean(dim=(2, 3), keepdim=True)).flatten(1)  # (B, T) or (B, K·T)
-        evidence = F.conv2d(responses, self.classifier.weight).float()  # (B, T, h, w) or (B, K·T, h, w)
-        if self.num_classes is not None:
+        if self.num_classes is None:
+            evidence = F.conv2d(responses, self.classifier.weight)  # (B, T, h, w)
+        else:
             logits = logits.view(-1, self.num_classes, self.tasks)  # (B, K, T)
             # Which classes are shown is not to be learned from how the map serves the other branch.
-            shares = logits.detach().float().softmax(dim=1)[..., None, None]
-            evidence = (shares * evidence.view(*logits.shape, *evidence.shape[2:])).sum(dim=1)
+            shares = logits.detach().softmax(dim=1).to(responses.dtype)
+            weight = self.classifier.weight.view(self.num_classes, self.tasks, -1)  # (K, T, R)
+            weight = torch.einsum("bkt,ktr->btr", shares, weight)
+            evidence = torch.einsum("btr,brhw->bthw", weight, responses)
         return logits, map_of_evidence(evidence).to(responses.dtype)
 
 
@@ -158,8 +161,9 @@ class MultiTaskPerceptionBranch(nn.Module):
         tasks: Number of tasks T.
         mechanism: ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
         num_classes: Number of classes K of each task. Default: a single value per task.
-        chunk: How many tasks are run at once, where memory does not suffice for all. In training mode the
-            tail's batch norms take the statistics of each chunk.
+        chunk: How many tasks are run at once, where memory does not suffice for all. An attribute that may be
+            set at any time and is not saved. In training mode the tail's batch norms take the statistics of
+            each chunk, as those of the authors' code, which has ``chunk=1``, do.
 
     Raises:
         ValueError: If a number is below one, or there is no such mechanism.
@@ -204,9 +208,12 @@ class MultiTaskPerceptionBranch(nn.Module):
             ``perception_logits`` (B, T), or (B, K, T) where tasks have classes, as cross-entropy takes them.
 
         Raises:
-            ValueError: If the map has another shape.
+            ValueError: If the map has another shape, the tail returns another number of scores, or ``chunk``
+                was set to a number below one.
         """
+        check_counts(chunk=self.chunk)
         maps = fitted(attention_map, features, self.tasks).expand(-1, self.tasks, -1, -1)
+        maps = maps.contiguous()  # with another layout, the features would lose theirs
         starts = range(0, self.tasks, self.chunk or self.tasks)
         logits = torch.cat([self._logits(features, maps, start) for start in starts], dim=2)  # (B, K, T)
         return logits.squeeze(1) if self.num_classes is None else logits
@@ -216,15 +223,28 @@ class MultiTaskPerceptionBranch(nn.Module):
         chosen = slice(start, min(start + (self.chunk or self.tasks), self.tasks))
         attended = attend(features[:, None], maps[:, chosen, None], self.mechanism)  # (B, n, C, H, W)
         scores: Tensor = self.tail(attended.flatten(0, 1))  # (B·n, K·T)
-        scores = scores.reshape(-1, attended.shape[1], self.num_classes or 1, self.tasks)  # (B, n, K, T)
+        count, classes = attended.shape[1], self.num_classes or 1
+        if scores.ndim != 2 or scores.shape[1] != classes * self.tasks:
+            raise ValueError(
+                f"the tail returns {('B', *scores.shape[1:])}, expected (B, {classes * self.tasks}): "
+                f"{classes} for each of {self.tasks} tasks"
+            )
+        scores = scores.reshape(-1, count, classes, self.tasks)  # (B, n, K, T)
         return scores[..., chosen].diagonal(dim1=1, dim2=3)
 
 
-def check_task_map(map: str, response_channels: int | None) -> None:
-    """Raises a ValueError if there is no such kind of map for several tasks, or not with this width."""
+def check_task_map(map: str, num_classes: int | None, response_channels: int | None) -> None:
+    """Raises a ValueError if there is no such kind of map for several tasks, or not with these numbers."""
     if map not in get_args(TaskMapKind):
         raise ValueError(f"map is {map!r}, expected one of {get_args(TaskMapKind)} where there are tasks")
-    if map != "class_activation" and response_channels is not None:
+    if map == "class_activation":
+        return
+    if num_classes not in (None, 1, 2):
+        raise ValueError(
+            f"num_classes is {num_classes}, but map={map!r} is for tasks of one value, or of no and yes: "
+            "expected none or 2"
+        )
+    if response_channels is not None:
         raise ValueError(
             f"response_channels is {response_channels}, but map={map!r} has one per task: leave it out"
         )

@@ -16,9 +16,10 @@ class ABNOutput(NamedTuple):
     """What an :class:`ABN` returns; unpacks like a tuple."""
 
     attention_logits: Tensor
-    """Scores of the attention branch, (B, K); of T tasks (B, T) or, with K classes each, (B, K, T)."""
+    """Scores of the attention branch, (B, K); of T tasks (B, T) or, with K classes each, (B, K, T). With
+    ``map="response"`` or ``"scaled_response"`` (B, T) in both cases."""
     perception_logits: Tensor
-    """Scores of the perception branch, likewise: the network's prediction."""
+    """Scores of the perception branch, (B, K), (B, T) or (B, K, T): the network's prediction."""
     attention_map: Tensor
     """Where the network looked, (B, 1, h, w) or one map per task, (B, T, h, w), in [0, 1]; but for two kinds
     of official networks, where ``map="log_sum"`` is at least 0, and ``"response"`` is of any sign."""
@@ -158,12 +159,14 @@ class ABN(nn.Module):
     def _current_config(self) -> dict[str, Any] | None:
         if self.config is None:
             return None
-        # The mechanism may have been changed since, and the kind of map may be a default.
+        # The mechanism may have been changed since; kind of map and width may be defaults, which may change.
         config = {
             **self.config,
             "map": self.attention_branch.map,
             "mechanism": self.perception_branch.mechanism,
         }
+        if (width := getattr(self.attention_branch, "response_channels", None)) is not None:
+            config["response_channels"] = width
         if self.preprocessing is not None:
             config["preprocessing"] = asdict(self.preprocessing)
         if self.classes is not None:
@@ -192,7 +195,7 @@ class LogitsOnly(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classifies the images: (B, C, H, W) to ``perception_logits`` (B, K)."""
+        """Classifies the images: (B, C, H, W) to ``perception_logits``, (B, K) or, of T tasks, (B, T)."""
         output: ABNOutput = self.model(images)
         return output.perception_logits
 

@@ -1,6 +1,8 @@
 """A stored network: what a file or directory tells of how to build it, and its weights."""
 
 import json
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +16,7 @@ from abn.backbone import FETCHING
 from abn.checkpoint import CheckpointError, read_checkpoint
 from abn.convert import architecture, from_reference, to_reference
 from abn.network import ABN
+from abn.perception import Mechanism
 from abn.preprocessing import CELEBA, CIFAR, Preprocessing
 from abn.published import CELEBA_ATTRIBUTES
 from abn.registry import create_model
@@ -24,25 +27,34 @@ BESIDE = ("preprocessing", "classes")
 """What a configuration tells beside the arguments that build the network."""
 
 
-def contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+_logger = logging.getLogger("abn.hub")  # which is documented
+
+
+def contents(path: Path, mechanism: Mechanism | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads how to build the network, and its weights under our names.
 
     Where no configuration says the former, it is read off the names and shapes of the weights. The weights
     of a network of :mod:`abn.models` are compared with it before any memory is taken for it.
+
+    Args:
+        path: A file or a directory.
+        mechanism: The attention mechanism, whatever the file tells of it.
 
     Raises:
         CheckpointError: If a file is no checkpoint, or not that of its network.
         FileNotFoundError: If a directory lacks one of its two files.
         ValueError: If the configuration is not one that this library writes.
     """
-    config, weights = _directory(path) if path.is_dir() else _file(path)
+    config, weights = _directory(path) if path.is_dir() else _file(path, mechanism)
+    if mechanism is not None:
+        config["mechanism"] = mechanism
     if "model" in config:
         with torch.device("meta"):
             check_fit(weights, built(config, path), path)
     return config, weights
 
 
-def built(config: dict[str, Any], path: Path) -> ABN:
+def built(config: Mapping[str, Any], path: Path) -> ABN:
     """Builds the network of a configuration.
 
     Raises:
@@ -67,6 +79,39 @@ def built(config: dict[str, Any], path: Path) -> ABN:
     if classes is not None:
         model.classes = tuple(classes)
     return model
+
+
+def resized(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], counts: Mapping[str, int], path: Path
+) -> tuple[ABN, list[str]]:
+    """Builds the network with another number of classes or tasks.
+
+    Args:
+        config: Of the network that the weights are of.
+        weights: Its weights.
+        counts: ``num_classes``, ``tasks``, or both.
+        path: Where the weights come from, for errors.
+
+    Returns:
+        The network, and the names of the weights as wide as what has changed, which the network has anew.
+
+    Raises:
+        CheckpointError: If the weights are not those of the configuration.
+        ValueError: If there is no such network.
+    """
+    check_fit(weights, built(config, path), path)
+    changed = {**config, **counts}
+    before, after = ((each.get("tasks") or 1, each.get("num_classes") or 1) for each in (config, changed))
+    if config.get("response_channels") == math.prod(before):
+        changed["response_channels"] = None  # there was one for each score, and so there shall be
+    model = measured = built(changed, path)
+    if before != after and math.prod(before) == math.prod(after):
+        # As many scores, but others: yet another number tells which weights are as wide as they are many.
+        measured = built({**changed, "tasks": changed["tasks"] + 1}, path)
+    anew = [key for key, value in measured.state_dict().items() if value.shape != weights[key].shape]
+    if anew and (config.get("tasks") is None or config["tasks"] != changed["tasks"]):
+        model.classes = None  # whose names they were
+    return model, anew
 
 
 def _preprocessing(values: dict[str, Any] | None) -> Preprocessing | None:
@@ -115,19 +160,43 @@ def _directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return _configuration((path / CONFIG).read_bytes(), path / CONFIG), weights
 
 
-def _file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _file(path: Path, mechanism: Mechanism | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights, metadata = read_checkpoint(path)
     if "config" in metadata:
         return _configuration(metadata["config"], path), weights
+    if "attention_branch.classifier.bias" in weights:
+        raise CheckpointError(
+            f"{path} holds weights of several tasks, but not how many: load them with load_state_dict() into "
+            "the network they are of, and save that with save_pretrained()"
+        )
     try:
         ours = any(key.startswith("attention_branch.") for key in weights)
         official = to_reference(weights) if ours else weights
         model, arguments = architecture(official)
         if ours and arguments["map"] == "convolution" and "attention_branch.map_conv.weight" not in weights:
             arguments["map"] = "class_activation"
-        return {"model": model, **arguments, **_published_data(model, **arguments)}, from_reference(official)
+        weights = from_reference(official)
     except ValueError as error:
         raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
+    if "mechanism" in arguments and mechanism is None:
+        arguments["mechanism"] = _multitask_mechanism(path)
+    return {"model": model, **arguments, **_published_data(model, **arguments)}, weights
+
+
+def _multitask_mechanism(path: Path) -> Mechanism:
+    """As the official multi-task trainer wrote it down beside its checkpoint, or else the published one."""
+    options = path.with_name("args.json")
+    try:
+        residual = json.loads(options.read_bytes())["residual_attention"]
+    except (OSError, ValueError, TypeError, KeyError):
+        _logger.warning(
+            "%s does not tell its attention mechanism, nor does an %s beside it: taken for multiplicative, "
+            "as in the published weights; give mechanism= if it was trained with --residual_attention",
+            path,
+            options.name,
+        )
+        residual = False
+    return "residual" if residual else "multiplicative"
 
 
 def _published_data(

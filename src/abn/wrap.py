@@ -98,7 +98,7 @@ def wrap_backbone(
     if tasks is None:
         check_map(map)
     else:
-        check_task_map(map, response_channels)
+        check_task_map(map, num_classes, response_channels)
     check_mechanism(mechanism)
     check_input_size(input_size)
     name = backbone if isinstance(backbone, str) else None

@@ -14,10 +14,10 @@ def wrap_cifar(backbone: nn.Module, split: str, in_channels: int, **kwargs: Any)
     Raises:
         TypeError: If it is to have several tasks.
     """
-    if "tasks" in kwargs:
+    if (tasks := kwargs.pop("tasks", None)) is not None:
         raise TypeError(
-            f"tasks is {kwargs['tasks']!r}, expected none, as in the official code: for several tasks "
-            f"hand the backbone to wrap_backbone(abn.models.cifar_...(...), split={split!r}, tasks=...)"
+            f"tasks is {tasks!r}, expected none, as in the official code: for several tasks hand the "
+            f"backbone to wrap_backbone(abn.models.cifar_...(...), split={split!r}, tasks=...)"
         )
     return wrap_backbone(backbone, split=split, input_size=(in_channels, 32, 32), **kwargs)
 
