@@ -20,10 +20,10 @@ TaskMapKind = Literal["class_activation", "response", "scaled_response"]
 class MultiTaskAttentionBranch(AttentionBranch):
     r"""An attention branch with a map per task: where the evidence is for that task.
 
-    The scores and the evidence of each pixel are those of :class:`AttentionBranch` with
-    ``map="class_activation"``, for T tasks instead of K classes. The map of a task with a single value, such
-    as whether an attribute is present, shows what raises this value. That of a task with K classes shows the
-    evidence for its classes, each by the branch's own probability of it.
+    The evidence of each pixel is that of :class:`AttentionBranch` with ``map="class_activation"``, for T
+    tasks instead of K classes, and a score is its mean over the pixels, plus a bias. The map of a task with a
+    single value, such as whether an attribute is present, shows what raises this value. That of a task with
+    K classes shows the evidence for its classes, each by the branch's own probability of it.
 
     Args:
         in_channels: As in :class:`AttentionBranch`.
@@ -56,8 +56,8 @@ class MultiTaskAttentionBranch(AttentionBranch):
         super().__init__(in_channels, tasks * (num_classes or 1), stage, response_channels=response_channels)
         self.tasks = tasks
         self.num_classes = num_classes
-        # At first each value is ten times the mean of a response of its own, which is never negative. Less
-        # ten times the mean of a rectified normal variable, it is as often below 0 as above. Where responses
+        # At first the mean evidence is ten times that of a response, which is never negative. Less ten times
+        # the mean of a rectified normal variable, a score is as often below 0 as above. Where the responses
         # are shared, their weights add up to 0 already.
         bias = 0.0 if self.response_channels else -10 * (2 * math.pi) ** -0.5
         self.classifier.bias = nn.Parameter(torch.full((self.classifier.out_channels,), bias))
