@@ -60,6 +60,8 @@ Mean of the seeds; ABN: {default}.
 ![{picture}](multitask.png)
 
 {picture}.
+Where a digit is not there, class activation shows the strongest of what little speaks for it, at full height:
+look at the answer first, or at the map times its probability.
 
 ## What the passes cost
 
@@ -70,8 +72,6 @@ new process.
 
 {costs}
 
-In evaluation the loop needs less memory. In training it needs about as much, since the gradients need the
-features of all tasks, in whichever order they were computed.
 """
 PICTURE = (
     "Two test images and the maps of their eleven tasks: class activation, with the sum's bias from 0; below "

@@ -46,18 +46,21 @@ class Kind:
 DEFAULT = Kind(
     "default",
     "class activation (the default)",
-    "TODO",
+    "Answers better than the plain network in every seed, on the sum hardly; the map of each digit points at "
+    "it. That of the sum is spread widely: the bias, which begins below 0, is made up for by evidence from "
+    "everywhere.",
 )
 FROM_ZERO = Kind(
     "from_zero",
     "the same, the sum's bias from 0",
-    "TODO",
+    "No evidence, no sum: now its map, too, lies on the digits. All else is nearly as good.",
     sum_from_zero=True,
 )
 PUBLISHED = Kind(
     "published",
     "response, multiplicative, as published",
-    "TODO",
+    "Answers better than the plain network too, and mostly points well; but its maps are wider, and nothing "
+    "fixes what they show: in one seed that of one digit misses it more often than not.",
     {"map": "response", "mechanism": "multiplicative"},
 )
 KINDS = (DEFAULT, FROM_ZERO, PUBLISHED)
