@@ -7,37 +7,24 @@ networks that look at the wrong thing, corrected by edited maps. Two hours on tw
 bfloat16. Runs that are complete are not run again.
 """
 
-import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from experiments import logged, options, run_all
 from explaining.candidates import CANDIDATES, DEFAULT, OFFICIAL
 from explaining.page import TASKS, page
 from explaining.pictures import choose, comparison
 from explaining.runs import cost, directory_of, run, stored
 from finetune_attention import WEIGHTS, experiment
-from tqdm import tqdm
 
 from abn.saving import replacing
 
-HERE = Path(__file__).parent
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, one CPU core each")
-    parser.add_argument("--directory", type=Path, default=Path("runs/explanations"), help="of the runs")
-    parser.add_argument("--output", type=Path, default=HERE.parent / "docs", help="directory of the page")
-    arguments = parser.parse_args()
+    arguments = options(__doc__.splitlines()[0], Path("runs/explanations"))
     seeds, epochs, directory = range(arguments.seeds), arguments.epochs, arguments.directory
-    directory.mkdir(parents=True, exist_ok=True)
-
     work = [
         partial(run, candidate, task, seed, epochs, directory_of(directory, candidate, task, seed))
         for candidate in (None, *CANDIDATES)
@@ -47,10 +34,7 @@ def main() -> None:
     corrections = [directory / f"corrected_{seed}.json" for seed in seeds]
     for seed, file in enumerate(corrections):
         work.append(partial(logged, file, partial(experiment, seed, epochs, epochs, WEIGHTS)))
-    with ProcessPoolExecutor(arguments.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        runs = [pool.submit(part) for part in work]
-        for done in tqdm(as_completed(runs), total=len(runs), unit="run"):
-            done.result()
+    run_all(work, arguments.jobs)
     torch.set_num_threads(1)
     ratios = logged(directory / "cost.json", partial(cost, DEFAULT, OFFICIAL, next(iter(TASKS))))
 
@@ -64,15 +48,6 @@ def main() -> None:
     results = [json.loads(file.read_text(encoding="utf-8")) for file in corrections]
     with replacing(arguments.output / "explanations.md") as file:
         file.write_text(page(directory, len(seeds), epochs, results, ratios), encoding="utf-8")
-
-
-def logged(file: Path, measure: Any) -> Any:
-    """What the file holds, or what is measured, which it then holds."""
-    if not file.exists():
-        result = measure()
-        with replacing(file) as part:
-            part.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
