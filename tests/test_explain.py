@@ -145,7 +145,7 @@ def test_each_task_has_its_map_and_its_value(arguments, sign, tmp_path, images):
         shares, classes = logits.softmax(0).max(0)
         values = [f"{k} ({100 * share:.0f} %)" for k, share in zip(classes, shares, strict=True)]
     names = model.classes or ["task 0"]
-    labels = [f"{name}: {value}" for name, value in zip(names, values, strict=True)]
+    labels = [f"{value}  {name}" for name, value in zip(names, values, strict=True)]
     maps = output.attention_map[0]
     expected = abn.visualize.task_grid(model.preprocessing.view(image), maps, labels, sign=sign)
     with Image.open(tmp_path / "a.png.png") as picture:

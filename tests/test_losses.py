@@ -35,6 +35,22 @@ def test_takes_any_criterion_such_as_one_for_several_labels():
     torch.testing.assert_close(ABNLoss(criterion)(OUTPUT, labels), expected)
 
 
+@pytest.mark.parametrize(("tasks", "values"), [(3, 3), (1, 1)])
+def test_single_values_need_a_criterion(tasks, values):
+    output = ABNOutput(torch.zeros(2, values), torch.zeros(2, values), torch.rand(2, tasks, 4, 4))
+    with pytest.raises(
+        ValueError, match=rf"scores \(2, {values}\) are single values, but the default criterion"
+    ):
+        ABNLoss()(output, torch.zeros(2, values))
+    torch.testing.assert_close(ABNLoss(nn.MSELoss())(output, torch.ones(2, values)), torch.tensor(2.0))
+
+
+def test_map_loss_of_both_signs_measures_the_positive_part():
+    attention_map = torch.tensor([[1.0, -3.0], [0.0, 3.0]]).view(1, 1, 2, 2)
+    target = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).view(1, 2, 2)
+    torch.testing.assert_close(AttentionMapLoss("energy")(attention_map, target), torch.tensor(1 - 1 / 4))
+
+
 def test_map_loss_by_hand():
     attention_map = torch.tensor([[1.0, 0.5], [0.0, 0.8]]).view(1, 1, 2, 2)
     target = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).view(1, 2, 2)

@@ -267,3 +267,42 @@ def test_an_output_of_other_logits_is_not_confused_with_an_abn():
 
     area = metrics.deletion(model, IMAGES, MAPS)
     assert area.tolist() == pytest.approx([1 / 3] * 2)
+
+
+# Networks of several tasks
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"tasks": 3}, {"tasks": 1}, {"tasks": 3, "num_classes": 2}, {"num_classes": 1}]
+)
+@pytest.mark.parametrize("metric", [metrics.deletion, metrics.insertion, metrics.confidence_change])
+def test_scores_that_are_not_of_classes_are_refused(arguments, metric):
+    model = wrap_backbone("timm/test_resnet", input_size=64, **arguments).eval()
+    with pytest.raises(
+        ValueError, match=r"expected the logits \(B, K\) of several classes: hand over a function"
+    ):
+        metric(model, torch.randn(2, 3, 64, 64), torch.rand(2, 4, 4))
+
+
+def test_one_task_can_be_measured_as_no_and_yes():
+    model = wrap_backbone("timm/test_resnet", input_size=64, tasks=3).eval()
+    images = torch.randn(2, 3, 64, 64)
+    output = model(images)
+
+    def second(images):
+        return F.pad(model(images).perception_logits[:, 1:2], (1, 0))
+
+    change = metrics.confidence_change(
+        second, images, torch.ones(2, 4, 4) - torch.eye(4) / 2, torch.tensor([1, 1])
+    )
+    whole = output.perception_logits[:, 1].sigmoid()
+    assert (change.drop <= 1).all()
+    torch.testing.assert_close(second(images).softmax(1)[:, 1], whole)
+
+
+@pytest.mark.parametrize("metric", [metrics.pointing_game, metrics.energy_pointing_game])
+def test_masks_are_one_for_each_map_and_bool(metric):
+    with pytest.raises(ValueError, match=r"masks has shape \(1, 5, 8, 8\), expected .* \[:, task\]"):
+        metric(peaks((5, 3)), BOX_MASK.expand(1, 5, 8, 8))
+    with pytest.raises(ValueError, match=r"masks are torch\.uint8, expected bool: .*masks > 0"):
+        metric(peaks((5, 3)), BOX_MASK.to(torch.uint8) * 255)

@@ -513,10 +513,11 @@ def test_published_weights_are_those_of_forty_tasks(checkpoint, tmp_path, monkey
 
 @pytest.mark.parametrize("arguments", [{}, {"map": "scaled_response", "num_classes": 2}])
 @pytest.mark.parametrize("mechanism", ["residual", "multiplicative"])
-def test_conversion_goes_both_ways(arguments, mechanism, tmp_path):
+def test_conversion_goes_both_ways(arguments, mechanism, tmp_path, caplog):
     model = official(**arguments, mechanism=mechanism)
     model.save_pretrained(tmp_path / "mine")
     hub.convert(tmp_path / "mine", tmp_path / "theirs.pt")
+    assert ("does not tell the residual mechanism" in caplog.text) == (mechanism == "residual")
     content = torch.load(tmp_path / "theirs.pt")
     weights = {f"module.{key}": value for key, value in to_reference(model.state_dict()).items()}
     assert content["model_state_dict"].keys() == weights.keys()

@@ -156,7 +156,8 @@ def _picture(
     if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
         return _side_by_side(view, attention_maps[0], _top5(logits, classes), shown)
     names = _names(classes, logits, "task")
-    labels = [f"{name}: {score}" for name, score in zip(names, _scores(logits), strict=True)]
+    # The score first: a long name is cut off.
+    labels = [f"{score}  {name}" for name, score in zip(names, _scores(logits), strict=True)]
     return task_grid(view, attention_maps, labels, **shown)
 
 

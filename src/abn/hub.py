@@ -158,6 +158,12 @@ def convert(source: str | Path, destination: str | Path, *, mechanism: Mechanism
             save_file({key: value.contiguous().clone() for key, value in weights.items()}, file, metadata)
     else:
         checkpoint = _official_checkpoint(config, weights, path)
+        if config.get("tasks") and config.get("mechanism") != "multiplicative":
+            _logger.warning(
+                "%s does not tell the residual mechanism: to load it, give mechanism='residual', or write "
+                '{"residual_attention": true} into an args.json beside it, as the official code does',
+                destination,
+            )
         with replacing(destination) as file:  # in the format that PyTorch 0.4 read
             torch.save(checkpoint, file, _use_new_zipfile_serialization=False)
 

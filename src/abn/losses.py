@@ -46,6 +46,7 @@ class ABNLoss(nn.Module):
         perception_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        self._for_classes = criterion is None
         self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
         self.attention_criterion = self.criterion if attention_criterion is None else attention_criterion
         self.attention_weight = attention_weight
@@ -65,7 +66,18 @@ class ABNLoss(nn.Module):
 
         Returns:
             The weighted sum, a scalar.
+
+        Raises:
+            ValueError: If the criterion is the default and there is a single value, or one per task.
         """
+        logits = output.perception_logits
+        several = output.attention_map.shape[1] > 1
+        if self._for_classes and logits.ndim == 2 and (several or logits.shape[1] == 1):
+            raise ValueError(
+                f"scores {tuple(logits.shape)} are single values, but the default criterion, cross-entropy, "
+                "is for classes: give another, such as ABNLoss(nn.BCEWithLogitsLoss()), whose targets have "
+                "the same shape and are floating point"
+            )
         attention_loss = self.attention_criterion(output.attention_logits, target)
         perception_loss = self.criterion(output.perception_logits, target)
         return self.attention_weight * attention_loss + self.perception_weight * perception_loss
@@ -85,7 +97,8 @@ class AttentionMapLoss(nn.Module):
       region, which may then be a rough box (Petryk et al., "GALS", CVPR 2022).
     - ``"energy"``: :math:`1 - \sum M M' / \sum M`, the share of the map outside the region, with which Rao
       et al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023, guide
-      networks by boxes. Blind to the map's scale, it suits maps whose maximum is always 1.
+      networks by boxes. Of a map with both signs, its positive part. Blind to the map's scale, it suits maps
+      whose maximum is always 1.
 
     It is added to :class:`ABNLoss` with a weight of one's own, γ. docs/explanations.md compares the three.
 
@@ -140,7 +153,8 @@ class AttentionMapLoss(nn.Module):
         target = torch.where(given[:, None, None, None], target, maps.detach())  # what is skipped may be NaN
         distances: Tensor
         if self.guidance == "energy":
-            inside, total = (maps * target).sum(dim=(1, 2, 3)), maps.sum(dim=(1, 2, 3))
+            positive = maps.clamp(min=0)
+            inside, total = (positive * target).sum(dim=(1, 2, 3)), positive.sum(dim=(1, 2, 3))
             distances = 1 - inside / total.clamp(min=1e-3)  # less than a thousandth of a pixel is no map
         else:
             difference = target - maps if self.guidance == "match" else maps - maps * target

@@ -42,7 +42,7 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
     if maps.ndim != 4 or maps.shape[1] != 1:
         raise ValueError(
             f"{name} has shape {tuple(attention_maps.shape)}, expected (B, 1, h, w) or (B, h, w); of several "
-            "tasks take one, maps[:, task], or all as if of more images, maps.flatten(0, 1)"
+            "tasks take one, [:, task], or all as if of more images, .flatten(0, 1)"
         )
     return maps
 

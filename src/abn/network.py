@@ -195,7 +195,7 @@ class LogitsOnly(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classifies the images: (B, C, H, W) to ``perception_logits``, (B, K) or, of T tasks, (B, T)."""
+        """Classifies the images: (B, C, H, W) to the ``perception_logits`` of :class:`ABNOutput`."""
         output: ABNOutput = self.model(images)
         return output.perception_logits
 

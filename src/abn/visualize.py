@@ -207,7 +207,8 @@ def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign |
     """The map as float (H, W) in 0..1, on the CPU, in the size given."""
     if attention_map.ndim not in (2, 3) or attention_map[..., 0, 0].numel() != 1:
         raise ValueError(
-            f"attention_map has shape {tuple(attention_map.shape)}, expected (1, h, w) or (h, w)"
+            f"attention_map has shape {tuple(attention_map.shape)}, expected (1, h, w) or (h, w); several "
+            "tasks are for task_grid()"
         )
     values = attention_map.detach().cpu().float().reshape(1, 1, *attention_map.shape[-2:])
     low, high = values.min().item(), values.max().item()

@@ -71,6 +71,7 @@ def rank_correlation(attention_maps: Tensor, others: Tensor) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """Mean rank of each value in its row, (B, N)."""
+    values = values.contiguous()
     ordered = values.sort(dim=1).values
     below = torch.searchsorted(ordered, values)
     up_to = torch.searchsorted(ordered, values, right=True)

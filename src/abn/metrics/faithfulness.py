@@ -132,4 +132,12 @@ def _logits(model: Classifier, images: Tensor) -> Tensor:
     if getattr(model, "training", False):
         raise ValueError("the model is in training mode, in which images influence each other: model.eval()")
     output = model(images)
-    return (output.perception_logits if isinstance(output, ABNOutput) else output).float()
+    logits = output.perception_logits if isinstance(output, ABNOutput) else output
+    several = isinstance(output, ABNOutput) and output.attention_map.shape[1] > 1
+    if several or logits.ndim != 2 or logits.shape[1] == 1:
+        raise ValueError(
+            f"the model returns {tuple(logits.shape)}{', of several tasks' if several else ''}, expected the "
+            "logits (B, K) of several classes: hand over a function that makes them of one task, such as "
+            "lambda images: F.pad(model(images).perception_logits[:, task : task + 1], (1, 0)), no and yes"
+        )
+    return logits.float()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from abn.maps import with_channel
 from abn.metrics.inputs import checked, fitted
 
 
@@ -55,7 +56,8 @@ def pointing_game(attention_maps: Tensor, masks: Tensor, tolerance: int = 0) -> 
         (B,): 1 for a hit, 0 for a miss, in between for a tie.
 
     Raises:
-        ValueError: If the shapes do not belong together, the map holds NaN, or the tolerance is negative.
+        ValueError: If the shapes do not belong together, the map holds NaN, the masks are not bool, or the
+            tolerance is negative.
 
     Example:
         >>> diagonal = torch.eye(4)[None]
@@ -88,7 +90,7 @@ def energy_pointing_game(attention_maps: Tensor, masks: Tensor) -> Tensor:
         (B,), in [0, 1].
 
     Raises:
-        ValueError: If the shapes do not belong together or the map holds NaN.
+        ValueError: If the shapes do not belong together, the map holds NaN, or the masks are not bool.
     """
     maps, masks = _on_masks(attention_maps, masks)
     maps = maps.clamp(min=0)
@@ -98,5 +100,7 @@ def energy_pointing_game(attention_maps: Tensor, masks: Tensor) -> Tensor:
 
 def _on_masks(attention_maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Maps and masks as float (B, 1, H, W)."""
-    masks = masks.unsqueeze(1) if masks.ndim == 3 else masks
+    masks = with_channel(masks, "masks")
+    if masks.dtype != torch.bool:
+        raise ValueError(f"masks are {masks.dtype}, expected bool: compare them with a number, masks > 0")
     return fitted(checked(attention_maps), masks), masks.float()

@@ -17,7 +17,8 @@ def wrap_cifar(backbone: nn.Module, split: str, in_channels: int, **kwargs: Any)
     if (tasks := kwargs.pop("tasks", None)) is not None:
         raise TypeError(
             f"tasks is {tasks!r}, expected none, as in the official code: for several tasks hand the "
-            f"backbone to wrap_backbone(abn.models.cifar_...(...), split={split!r}, tasks=...)"
+            f"backbone to wrap_backbone(abn.models.cifar_...(...), split={split!r}, tasks=...), and save the "
+            "state_dict() of what comes back"
         )
     return wrap_backbone(backbone, split=split, input_size=(in_channels, 32, 32), **kwargs)
 
