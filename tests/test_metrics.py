@@ -286,18 +286,19 @@ def test_scores_that_are_not_of_classes_are_refused(arguments, metric):
 
 def test_one_task_can_be_measured_as_no_and_yes():
     model = wrap_backbone("timm/test_resnet", input_size=64, tasks=3).eval()
-    images = torch.randn(2, 3, 64, 64)
-    output = model(images)
+    images, maps = torch.randn(2, 3, 64, 64), (1 - torch.eye(4)).expand(2, 4, 4)
 
-    def second(images):
+    def probability(images):
+        return model(images).perception_logits[:, 1].sigmoid()
+
+    def no_and_yes(images):
         return F.pad(model(images).perception_logits[:, 1:2], (1, 0))
 
-    change = metrics.confidence_change(
-        second, images, torch.ones(2, 4, 4) - torch.eye(4) / 2, torch.tensor([1, 1])
-    )
-    whole = output.perception_logits[:, 1].sigmoid()
-    assert (change.drop <= 1).all()
-    torch.testing.assert_close(second(images).softmax(1)[:, 1], whole)
+    shown = images * F.interpolate(maps[:, None], size=(64, 64), mode="bilinear")
+    change = metrics.confidence_change(no_and_yes, images, maps, classes=torch.tensor([1, 1]))
+    expected = (probability(images) - probability(shown)).clamp(min=0) / probability(images)
+    torch.testing.assert_close(change.drop, expected)
+    assert torch.equal(change.increase, (probability(shown) > probability(images)).float())
 
 
 @pytest.mark.parametrize("metric", [metrics.pointing_game, metrics.energy_pointing_game])

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -223,7 +224,7 @@ def test_shapes_of_the_scores(arguments, attention, perception):
     assert output.attention_map.shape == (2, attention[-1], 4, 4)
 
 
-@pytest.mark.parametrize("map", TaskMapKind.__args__)
+@pytest.mark.parametrize("map", get_args(TaskMapKind))
 def test_saved_network_comes_back(map, tmp_path):
     model = wrap_backbone("timm/test_resnet", tasks=3, num_classes=2, map=map, input_size=64).eval()
     model.classes = ("hat", "tie", "smile")
@@ -241,6 +242,10 @@ def test_saved_network_comes_back(map, tmp_path):
         ({"tasks": 0}, "tasks is 0, expected a number of at least 1"),
         ({"tasks": True}, "tasks is True, expected a number"),
         ({"map": "convolution"}, r"map is 'convolution', expected one of \('class_activation', 'response', "),
+        (
+            {"map": "response", "num_classes": 3},
+            "num_classes is 3, but map='response' is for tasks of one value, or of no and yes",
+        ),
         (
             {"map": "response", "response_channels": 8},
             "response_channels is 8, but map='response' has one per task",

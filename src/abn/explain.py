@@ -171,7 +171,7 @@ def _top5(logits: Tensor, classes: Sequence[str] | None) -> list[str]:
 
 
 def _scores(logits: Tensor) -> list[str]:
-    """Of each task its value, since it may be a logit or a quantity; or its first class, with its share."""
+    """Of each task its value, which may be a logit or a quantity; or its likeliest class, with its share."""
     if logits.ndim == 1:
         return [f"{value:.3g}" for value in logits.tolist()]
     shares, indices = logits.softmax(dim=0).max(dim=0)

@@ -22,7 +22,7 @@ from abn.network import ABN
 from abn.perception import Mechanism, check_mechanism
 from abn.published import PUBLISHED, Published, Weights
 from abn.saving import CONFIG, WEIGHTS, replacing
-from abn.stored import BESIDE, built, check_fit, contents, resized
+from abn.stored import BESIDE, built, check_fit, contents, rebuilt
 
 __all__ = ["CheckpointError", "DownloadError", "available", "convert", "load"]
 
@@ -110,7 +110,7 @@ def load(
         raise ValueError(f"tasks is {tasks}, but {source} is a network of one task: leave it out")
     asked = {"num_classes": num_classes, "tasks": tasks}
     counts = {name: count for name, count in asked.items() if count is not None}
-    model, anew = resized(config, weights, counts, path) if counts else (built(config, path), [])
+    model, anew = rebuilt(config, weights, counts, path) if counts else (built(config, path), [])
     weights |= {key: model.state_dict()[key] for key in anew}
     check_fit(weights, model, path)
     model.load_state_dict(weights)

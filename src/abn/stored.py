@@ -81,7 +81,7 @@ def built(config: Mapping[str, Any], path: Path) -> ABN:
     return model
 
 
-def resized(
+def rebuilt(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], counts: Mapping[str, int], path: Path
 ) -> tuple[ABN, list[str]]:
     """Builds the network with another number of classes or tasks.
