@@ -343,6 +343,29 @@ def test_head_that_returns_a_dictionary_is_told_what_to_do(num_classes):
         wrap_backbone(backbone, num_classes=num_classes)
 
 
+def test_layers_that_keep_their_weights_in_lists_get_their_own():
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1)
+            self.rows = nn.LSTM(16, 10)
+
+        def forward(self, images):
+            features = self.conv2(self.conv1(images)).mean(dim=3)  # (B, 16, h)
+            return self.rows(features.permute(2, 0, 1))[0][-1]
+
+    backbone = Recurrent()
+    images = torch.randn(2, 3, 32, 32)
+    expected = backbone(images)
+    model = wrap_backbone(backbone, input_size=32)
+    given = {parameter.data_ptr() for parameter in backbone.parameters()}
+    rows = model.perception_branch.tail.rows
+    assert given.isdisjoint(parameter.data_ptr() for parameter in [*model.parameters(), *rows._flat_weights])
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    assert torch.equal(backbone(images), expected)
+
+
 def test_backbone_that_cannot_be_copied_is_refused():
     backbone = Plain()
     backbone.weights = backbone.c1.weight * 2

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from abn.chain import Chain, FeatureMap, chain_of
-from abn.dry_run import BATCH, Shape, input_shapes, other_shape, overwrites_input
-from abn.trace import part_of, what_got_lost
-from abn.tracer import CutError, not_logits, subgraph
+from abn.dry_run import BATCH, Shape, input_shapes, overwrites_input
+from abn.operations import first_difference
+from abn.trace import forward_operations, graph_operations, part_of
+from abn.tracer import CutError, check_arguments, subgraph
 
 
 @dataclass(frozen=True)
@@ -133,18 +134,20 @@ def _position(chain: Chain, backbone: nn.Module, split: str | None) -> int:
 
 
 def _checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -> Chain:
-    other = other_shape(backbone, shape)
+    check_arguments(backbone)
     try:
+        other, operations = forward_operations(backbone, shape)
         chain = chain_of(backbone, shape, other, split)
     except CutError as error:
         if (tokens := _tokens_received(backbone, shape)) is not None:
             raise CutError(_about_tokens(backbone, tokens)) from error
         raise
-    _check(chain, backbone, shape, other)
+    difference = first_difference(operations, graph_operations(backbone, chain.graph, other))
+    _check(chain, backbone, shape, difference)
     return chain
 
 
-def _check(chain: Chain, backbone: nn.Module, shape: Shape, other: Shape) -> None:
+def _check(chain: Chain, backbone: nn.Module, shape: Shape, difference: str | None) -> None:
     """Raises a CutError if the graph is not that of a classifier, or does not do what the forward does."""
     name, images = type(backbone).__name__, ("B", *shape)
     if len(chain.maps) == 1:
@@ -158,8 +161,6 @@ def _check(chain: Chain, backbone: nn.Module, shape: Shape, other: Shape) -> Non
             "and input_size= large enough for it? Or does something else go past its feature maps?"
         )
     (logits,) = chain.graph.output_node().all_input_nodes
-    if not isinstance(logits.meta["val"], Tensor):
-        raise not_logits(backbone, logits.meta["val"])
     scores = tuple(logits.meta["val"].shape)
     if len(scores) != 2 or scores[0] != BATCH:
         raise CutError(
@@ -167,7 +168,6 @@ def _check(chain: Chain, backbone: nn.Module, shape: Shape, other: Shape) -> Non
             "classifier"
         )
     # Such as hooks and instance methods on the backbone, or a branch on the type of a tensor.
-    difference = what_got_lost(backbone, chain.graph, other)
     if difference is not None:
         raise CutError(
             f"{name}.forward does something that its trace has lost: {difference}. Move it into a submodule "

@@ -4,11 +4,14 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from abn.copying import collector_paused, without_weights
 
 aten = torch.ops.aten
 
@@ -28,32 +31,26 @@ def rehearse(
     On the meta device, where nothing is computed; for real only where that fails, because a forward looks
     at values or makes tensors elsewhere. What then fails raises whatever the module raises.
     """
-    batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device=device_of(module))
-    with torch.no_grad():
-        try:
-            with _QuickShapes():
-                return run(_evaluating(_meta_copy(module)), batch.to("meta"))
-        except Exception:  # the module may be the user's own code, and fail in any way
+    try:
+        return rehearse_on_meta(module, shape, run, batch_size)
+    except Exception:  # the module may be the user's own code, and fail in any way
+        batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device=device_of(module))
+        with torch.no_grad():
             return run(_evaluating(copy.deepcopy(module)), batch)
+
+
+def rehearse_on_meta(
+    module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
+) -> T:
+    """The same, at no cost or not at all."""
+    batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device="meta")
+    with torch.no_grad(), collector_paused(), _QuickShapes():
+        return run(_evaluating(without_weights(module)), batch)
 
 
 def dry_run(module: nn.Module, shape: Shape) -> Any:
     """What the module returns in evaluation for a batch of this shape. Only its shapes and dtypes count."""
     return rehearse(module, shape, lambda rehearsed, batch: rehearsed(batch))
-
-
-def other_shape(module: nn.Module, shape: Shape) -> Shape:
-    """Another shape that the module takes: twice the height. The same one, if it takes no other."""
-    channels, height, width = shape
-    taller = channels, 2 * height, width
-    try:
-        with torch.no_grad(), _QuickShapes():
-            _evaluating(_meta_copy(module))(
-                torch.zeros(OTHER_BATCH, *taller, dtype=_reference(module).dtype, device="meta")
-            )
-    except Exception:  # too large for it; or it cannot run on the meta device, and for real would take long
-        return shape
-    return taller
 
 
 def overwrites_input(module: nn.Module, shape: Shape) -> bool:
@@ -104,38 +101,63 @@ def training_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 # PyTorch leaves its base class untyped, hence the two ignores.
 class _QuickShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers at once for the operations that take PyTorch most of a rehearsal.
+    """Remembers what shape an operation returns, and answers at once when it is asked again.
 
-    It finds the shapes of their results by running a dozen operations in Python, though they are those of
-    their input.
+    To find it, PyTorch runs a dozen other operations in Python, and the blocks of a network ask for the same
+    again and again.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._known: dict[Any, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (aten.hardswish.default, aten.hardsigmoid.default, aten.gelu.default):
-            return torch.empty_like(args[0])
-        if func is aten.hardswish_.default:
-            return args[0]
-        if func is aten.native_batch_norm.default:
+        kwargs = kwargs or {}
+        if func is aten.native_batch_norm.default:  # the slowest, and the most frequent
             images, _, _, running_mean, *_ = args
             if running_mean is None or running_mean.shape == images.shape[1:2]:
                 statistics = images.new_empty(images.shape[1])
                 return torch.empty_like(images), statistics, statistics
-        return func(*args, **(kwargs or {}))
+        aliases = [argument.alias_info for argument in (*func._schema.arguments, *func._schema.returns)]
+        in_place = bool(aliases) and aliases[0] is not None and aliases[0].is_write
+        if any(aliases) and not (in_place and isinstance(args[0], Tensor)):  # a view shares its memory
+            return func(*args, **kwargs)
+        asked = func, _described(args), _described(kwargs)
+        if asked in self._known:
+            known = self._known[asked]
+            return args[0] if in_place else tree_map(_empty, known, is_leaf=lambda x: isinstance(x, _Layout))
+        before = _layout(args[0]) if in_place else None
+        result = func(*args, **kwargs)
+        if all(isinstance(value, Tensor) and value.is_meta for value in tree_leaves(result)):
+            layouts = tree_map(_layout, result)
+            if before in (None, layouts):  # not one like unsqueeze_()
+                self._known[asked] = layouts
+        return result
 
 
-def _meta_copy(module: nn.Module) -> nn.Module:
-    """A copy without its weights: they are on the meta device."""
-    memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-        for parameter in module.parameters()
-    }
-    attributes = chain.from_iterable(vars(submodule).values() for submodule in module.modules())
-    tensors = (value for value in chain(module.buffers(), attributes) if isinstance(value, Tensor))
-    memo |= {id(tensor): tensor.detach().to("meta") for tensor in tensors}
-    return copy.deepcopy(module, memo)
+class _Layout(NamedTuple):
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _layout(tensor: Tensor) -> _Layout:
+    return _Layout(tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _empty(layout: _Layout) -> Tensor:
+    return torch.empty_strided(layout.shape, layout.stride, dtype=layout.dtype, device="meta")
+
+
+def _described(value: Any) -> Any:
+    """What of an argument decides the shape of the result; hashable."""
+    if isinstance(value, Tensor):
+        return _layout(value), value.device
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_described, value))
+    if isinstance(value, dict):
+        return tuple((key, _described(item)) for key, item in value.items())
+    return type(value), value  # 1 and 1.0 are equal, but what they are added to may not be
 
 
 def _evaluating(module: nn.Module) -> nn.Module:

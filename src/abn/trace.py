@@ -1,14 +1,13 @@
 """Tracing a backbone: from its forward to a shallow graph that can be cut."""
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from abn.dry_run import BATCH, OTHER_BATCH, Shape, rehearse
-from abn.operations import OperationLog, first_difference
+from abn.dry_run import BATCH, OTHER_BATCH, Shape, rehearse, rehearse_on_meta
+from abn.operations import OperationLog
 from abn.tracer import CutError, cannot_run, not_logits, subgraph, trace_forward
 
 TRAINING_FLAG = "abn_training_flag"
@@ -61,24 +60,46 @@ def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> 
     return graph
 
 
-def what_got_lost(backbone: nn.Module, graph: fx.Graph, other: Shape) -> str | None:
-    """The first operation that the graph does not do like the backbone's forward, if there is one.
+def forward_operations(backbone: nn.Module, shape: Shape) -> tuple[Shape, list[str]]:
+    """What the backbone's forward does with another number of images, and of another shape, than the trace.
 
-    Asked for another number of images than the graph was traced with, and for images of the other shape.
+    Returned with that shape: twice the height, or the same if the backbone takes no other.
+
+    Raises:
+        CutError: If it does not run on images of this shape, or does not return one tensor.
     """
+    channels, height, width = shape
+    taller = channels, 2 * height, width
+    try:
+        seen = rehearse_on_meta(backbone, taller, _seen, OTHER_BATCH)
+    except Exception:  # too large for it; or it cannot run on the meta device, and for real would take long
+        taller = shape
+        try:
+            seen = rehearse(backbone, shape, _seen, OTHER_BATCH)
+        except Exception as error:  # the forward is the user's own code, and may fail in any way
+            raise cannot_run(backbone, shape, error) from error
+    return taller, _leading_to_logits(backbone, *seen)
 
-    def operations(build: Callable[[nn.Module], nn.Module]) -> list[str]:
-        def run(copy: nn.Module, images: Tensor) -> list[str]:
-            module, log = build(copy), OperationLog(copy, images)
-            with log:
-                logits = module(images)
-            return log.leading_to(logits)
 
-        return rehearse(backbone, other, run, OTHER_BATCH)
+def graph_operations(backbone: nn.Module, graph: fx.Graph, other: Shape) -> list[str]:
+    """What the graph does with such images."""
 
-    return first_difference(
-        operations(lambda copy: copy), operations(lambda copy: fx.GraphModule(copy, graph))
-    )
+    def run(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
+        return _seen(copy, images, fx.GraphModule(copy, graph))
+
+    return _leading_to_logits(backbone, *rehearse(backbone, other, run, OTHER_BATCH))
+
+
+def _seen(backbone: nn.Module, images: Tensor, forward: nn.Module | None = None) -> tuple[OperationLog, Any]:
+    log = OperationLog(backbone, images)
+    with log:
+        return log, (forward or backbone)(images)
+
+
+def _leading_to_logits(backbone: nn.Module, log: OperationLog, logits: Any) -> list[str]:
+    if not isinstance(logits, Tensor):
+        raise not_logits(backbone, logits)
+    return log.leading_to(logits)
 
 
 def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:

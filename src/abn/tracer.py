@@ -30,7 +30,6 @@ def trace_forward(
     Raises:
         CutError: If that cannot be traced.
     """
-    _check_arguments(backbone)
     try:
         # With autocast on in one of the two modes, so that a forward that switches it is seen, on or off.
         with training_mode(backbone, training), torch.enable_grad(), torch.autocast("cpu", enabled=training):
@@ -83,7 +82,8 @@ def subgraph(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
     return part
 
 
-def _check_arguments(backbone: nn.Module) -> None:
+def check_arguments(backbone: nn.Module) -> None:
+    """Raises a CutError if the forward takes more than images."""
     parameters = inspect.signature(backbone.forward).parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
