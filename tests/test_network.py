@@ -75,6 +75,11 @@ def test_integer_images_are_refused():
         small_network()(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
 
 
+def test_infinities_of_both_signs_are_no_nan(images):
+    images[0, 0, 0, :2] = torch.tensor([torch.inf, -torch.inf])  # whose sum is NaN
+    assert len(small_network()(images).perception_logits) == 2
+
+
 def test_nan_images_are_refused_and_counted(images):
     images[1, 0, 3, 3] = torch.nan
     with pytest.raises(ValueError, match="1 of 2 images hold NaN"):

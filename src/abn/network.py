@@ -222,6 +222,7 @@ def _hold_nan(images: Tensor) -> bool:
     if images.device.type != "cpu":
         return False
     try:
-        return bool(images.isnan().any())
+        # A sum is NaN if an image holds one, or infinities of both signs; it takes a twentieth of the time.
+        return bool(images.sum().isnan()) and bool(images.isnan().any())
     except RuntimeError:  # under vmap, or with fake tensors, there are no values to look at
         return False
