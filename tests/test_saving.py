@@ -38,6 +38,7 @@ def test_network_built_by_name_comes_back_equal(name, tmp_path):
     [
         lambda: abn_resnet18(num_classes=5),
         lambda: wrap_backbone("torchvision/resnet18", stage="none", split="layer2"),
+        lambda: wrap_backbone("torchvision/resnet18", stage="light", num_classes=100),
         lambda: wrap_backbone("timm/test_convnext", in_chans=5, drop_path_rate=0.1, input_size=(5, 64, 64)),
     ],
 )

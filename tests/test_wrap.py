@@ -250,6 +250,23 @@ def test_stage_none_reads_the_features_as_they_are():
     assert model(torch.randn(2, 3, 64, 64)).attention_map.shape == (2, 1, 4, 4)
 
 
+@pytest.mark.parametrize(("num_classes", "responses"), [(1000, 32), (10, 10), (1, 16)])
+def test_light_stage_narrows_the_features_and_the_responses(num_classes, responses):
+    backbone = build("torchvision/resnet18", num_classes=num_classes).half().eval()
+    branch = wrap_backbone(backbone, stage="light").attention_branch
+    assert branch.norm.num_features == 32  # an eighth of 256
+    assert branch.classifier.weight.shape == (num_classes, responses, 1, 1)
+    assert not any(module.training for module in branch.modules())
+    assert {parameter.dtype for parameter in branch.parameters()} == {torch.float16}
+
+
+def test_light_stage_takes_the_width_of_the_responses_that_was_asked_for():
+    model = wrap_backbone("torchvision/resnet18", stage="light", response_channels=64)
+    assert model.attention_branch.response_conv.out_channels == 64
+    by_task = wrap_backbone("torchvision/resnet18", stage="light", tasks=40)
+    assert by_task.attention_branch.response_conv.out_channels == 40  # one per task
+
+
 def test_stage_of_ones_own():
     stage = nn.Conv2d(256, 32, kernel_size=3, padding=1)
     model = wrap_backbone("torchvision/resnet18", stage=stage)
@@ -387,7 +404,7 @@ def test_input_too_small_for_the_cut_is_refused():
         ({"num_classes": 0}, ValueError, "num_classes is 0, expected a number of at least 1"),
         ({"num_classes": "7"}, ValueError, "num_classes is '7', expected a number of at least 1"),
         ({"split": 3}, ValueError, "split is 3, expected a name"),
-        ({"stage": "copied"}, ValueError, "stage is 'copied', expected 'copy', 'none' or a module"),
+        ({"stage": "copied"}, ValueError, "stage is 'copied', expected 'copy', 'light', 'none' or a module"),
         ({"mechanism": "additive"}, ValueError, "mechanism is 'additive'"),
         ({"input_size": 0}, ValueError, "input_size is 0, expected one number of pixels"),
         ({"input_size": (64, 64)}, ValueError, r"input_size is \(64, 64\), expected .* \(C, H, W\)"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from abn.attention import AttentionBranch, MapKind, check_counts, check_map
+from abn.attention import AttentionBranch, MapKind, check_counts, check_map, default_response_channels
 from abn.backbone import (
     FETCHING,
     check_input_size,
@@ -17,6 +17,7 @@ from abn.backbone import (
 )
 from abn.cut import Parts, Splits, cut, keep_input, splits_of
 from abn.dry_run import device_of, dry_run, overwrites_input
+from abn.light import light_stage
 from abn.multitask import (
     MultiTaskAttentionBranch,
     MultiTaskPerceptionBranch,
@@ -29,6 +30,8 @@ from abn.perception import Mechanism, PerceptionBranch, check_mechanism
 from abn.preprocessing import preprocessing_of
 from abn.stride import stride_one_copy
 
+Stage = nn.Module | Literal["copy", "light", "none"]
+
 
 def wrap_backbone(
     backbone: nn.Module | str,
@@ -36,7 +39,7 @@ def wrap_backbone(
     num_classes: int | None = None,
     tasks: int | None = None,
     split: str | None = None,
-    stage: nn.Module | Literal["copy", "none"] = "copy",
+    stage: Stage = "copy",
     map: MapKind | TaskMapKind = "class_activation",
     response_channels: int | None = None,
     mechanism: Mechanism = "residual",
@@ -60,15 +63,18 @@ def wrap_backbone(
         split: Where the features are taken, one of the names that :func:`find_splits` lists, or any
             deeper submodule that the whole network goes through. Default: where the last stage begins.
         stage: What the attention branch runs before its heads: ``"copy"``, a copy of the backbone's part
-            from the split to the last feature map, at stride 1 as in the paper (section 3.1); ``"none"``,
-            which is cheapest; or a module of your own, features (B, C, H, W) to (B, C', h, w). A copy
-            that cannot do with stride 1 keeps its stride: the map is then coarser than the features.
-            A copy is trainable, even where the backbone is frozen.
+            from the split to the last feature map, at stride 1 as in the paper (section 3.1); ``"light"``,
+            a 1×1 convolution to an eighth of the channels, with which the whole network takes little longer
+            than the backbone alone (docs/performance.md); ``"none"``; or a module of your own, features
+            (B, C, H, W) to (B, C', h, w). A copy that cannot do with stride 1 keeps its stride: the map is
+            then coarser than the features. A copy is trainable, even where the backbone is frozen.
         map: How the class responses become the map: ``"class_activation"``, ``"convolution"`` as in the
             official code, or ``"log_sum"``, see :class:`AttentionBranch`; with ``tasks``
             ``"class_activation"``, or ``"response"`` and ``"scaled_response"`` as in versions 1 and 2 of the
             official multi-task code, see :class:`ResponseAttentionBranch`.
-        response_channels: Width of the class responses, see :class:`AttentionBranch`.
+        response_channels: Width of the class responses, see :class:`AttentionBranch`. By default, behind a
+            light stage, not more than its channels: what makes it light for many classes. The price of fewer
+            responses than classes is in docs/stages.md; K brings them back.
         mechanism: ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
         input_size: Size of the images for which the backbone is cut: one number of pixels or (C, H, W).
             Default: read off the backbone, see the example. The network takes images of other sizes too
@@ -93,8 +99,8 @@ def wrap_backbone(
     check_counts(num_classes=num_classes, tasks=tasks, response_channels=response_channels)
     if split is not None and not isinstance(split, str):
         raise ValueError(f"split is {split!r}, expected a name, such as find_splits lists")
-    if not isinstance(stage, nn.Module) and stage not in ("copy", "none"):
-        raise ValueError(f"stage is {stage!r}, expected 'copy', 'none' or a module")
+    if not isinstance(stage, nn.Module) and stage not in ("copy", "light", "none"):
+        raise ValueError(f"stage is {stage!r}, expected 'copy', 'light', 'none' or a module")
     if tasks is None:
         check_map(map)
     else:
@@ -114,11 +120,13 @@ def wrap_backbone(
             f"asked for {outputs} logits, but with its classifier replaced {type(backbone).__name__} still "
             f"returns {parts.num_classes}: replace the classifier yourself before wrapping"
         )
-    branch_stage = _stage(stage, parts)
+    branch_stage = _stage(stage, parts, backbone)
     channels, dtype = parts.features[0], parts.dtype
     if branch_stage is not None:
         output = dry_run(branch_stage, parts.features)
         channels, dtype = output.shape[1], output.dtype
+    if stage == "light" and tasks is None and response_channels is None:
+        response_channels = min(channels, default_response_channels(parts.num_classes))
     if tasks is None:
         attention_branch: nn.Module = AttentionBranch(
             channels, parts.num_classes, map=cast(MapKind, map), response_channels=response_channels
@@ -233,7 +241,7 @@ def _task_branch(
     return ResponseAttentionBranch(channels, tasks, scaled=map == "scaled_response")
 
 
-def _stage(stage: nn.Module | Literal["copy", "none"], parts: Parts) -> nn.Module | None:
+def _stage(stage: Stage, parts: Parts, backbone: nn.Module) -> nn.Module | None:
     """The attention branch's stage. It must not change the features: the perception branch reads them too."""
     if isinstance(stage, nn.Module):
         expected = f"expected a module that takes features {('B', *parts.features)} to (B, C', h, w)"
@@ -250,6 +258,8 @@ def _stage(stage: nn.Module | Literal["copy", "none"], parts: Parts) -> nn.Modul
                 "stage changes the features in place, expected it to leave them: clone them first"
             )
         return stage
+    if stage == "light":
+        return light_stage(parts.features[0]).to(device_of(backbone), parts.dtype).train(backbone.training)
     if stage == "none" or parts.stage is None:
         return None
     keep_input(parts.stage, parts.features)

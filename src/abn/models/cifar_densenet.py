@@ -4,7 +4,7 @@ With an attention branch: the official code's ``models/cifar/densenet.py``, cut 
 """
 
 import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from abn.models.cifar import blocks_per_stage, init_convolutions, wrap_cifar
 from abn.network import ABN
 from abn.registry import register_model
+from abn.wrap import Stage
 
 
 class DenseLayer(nn.Module):
@@ -141,7 +142,7 @@ def abn_cifar_densenet(
     dropout: float = 0.0,
     num_classes: int = 10,
     in_channels: int = 3,
-    stage: nn.Module | Literal["copy", "none"] = "copy",
+    stage: Stage = "copy",
     **kwargs: Any,
 ) -> ABN:
     """DenseNet-BC for CIFAR with an attention branch; arguments as for :func:`cifar_densenet`.

@@ -3,7 +3,7 @@
 With an attention branch: the official code's ``models/cifar/wrn.py``, cut after ``block2``.
 """
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from abn.models.cifar import blocks_per_stage, init_convolutions, wrap_cifar
 from abn.network import ABN
 from abn.registry import register_model
 from abn.stride import stride_one_copy
+from abn.wrap import Stage
 
 
 class PreActivationBlock(nn.Module):
@@ -110,7 +111,7 @@ def abn_cifar_wide_resnet(
     dropout: float = 0.0,
     num_classes: int = 10,
     in_channels: int = 3,
-    stage: nn.Module | Literal["copy", "none"] = "copy",
+    stage: Stage = "copy",
     **kwargs: Any,
 ) -> ABN:
     """Wide ResNet for CIFAR with an attention branch; arguments as for :func:`cifar_wide_resnet`.
