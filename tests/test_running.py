@@ -1,12 +1,16 @@
 """The ways in which people run a network: compiled, exported, distributed, averaged, partly frozen."""
 
 import copy
+import gc
+from pathlib import Path
 
 import pytest
 import torch
 from architectures import FAMILIES, build
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
+from torch._dynamo.testing import CompileCounter
+from torch._inductor.utils import run_and_get_code
 from torch.export import Dim
 from torch.nn.parallel import DistributedDataParallel, scatter_gather
 from torch.utils.checkpoint import checkpoint
@@ -48,6 +52,10 @@ def dynamic(name: str) -> dict[int, object]:
     return {0: Dim("batch", min=1, max=64), **sizes}
 
 
+def resident_pages() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
 def loss_of(output: ABNOutput, labels: torch.Tensor) -> torch.Tensor:
     if output.perception_logits.ndim == 3:  # the same answer to every task
         labels = labels[:, None].expand(-1, output.perception_logits.shape[2])
@@ -81,6 +89,52 @@ def test_compiles_without_a_graph_break(name, training):
         torch.testing.assert_close(
             ours.grad, theirs.grad, atol=1e-4, rtol=1e-3, msg=lambda m, key=key: f"{key}: {m}"
         )
+
+
+@pytest.mark.slow
+def test_20_batch_sizes_compile_as_often_as_for_the_backbone_alone():
+    compilations = []
+    for model in (build(FAMILIES[0]).eval(), network(FAMILIES[0])):
+        torch.compiler.reset()
+        counter = CompileCounter()
+        compiled = torch.compile(model, fullgraph=True, backend=counter)
+        with torch.inference_mode():
+            for batch in range(1, 21):
+                compiled(images_for(FAMILIES[0], batch))
+        compilations.append(counter.frame_count)
+    assert compilations[1] == compilations[0]
+    assert compilations[1] - 1 <= 2
+
+
+@pytest.mark.slow
+def test_compiles_for_deployment_with_weights_as_constants():
+    torch.compiler.reset()
+    model, images = network(FAMILIES[0]), images_for(FAMILIES[0])
+    compiled = torch.compile(model.to(memory_format=torch.channels_last))
+    with torch.inference_mode(), torch._inductor.config.patch(freezing=True):
+        outputs, code = run_and_get_code(compiled, images)
+        assert_close(outputs, model(images))
+    assert "sqrt" not in "".join(code)  # of a variance, in a batch norm
+    assert_close(compiled(images), outputs)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_2000_batches_of_varied_size_leave_no_memory_behind():
+    model = network(FAMILIES[0])
+    generator = torch.Generator().manual_seed(0)
+    tensors, peaks = [], []
+    with torch.inference_mode():
+        for _ in range(2):  # sizes in the same distribution
+            resident = []
+            for _ in range(1000):
+                batch, height, width = torch.randint(1, 5, (3,), generator=generator).tolist()
+                model(torch.randn(batch, 3, 32 * height, 32 * width))
+                resident.append(resident_pages())
+            gc.collect()
+            tensors.append(sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects()))
+            peaks.append(max(resident))
+    assert tensors[1] == tensors[0]
+    assert peaks[1] - peaks[0] <= 0.01 * peaks[0]
 
 
 @pytest.mark.parametrize("name", FEW_FAMILIES)
