@@ -1,0 +1,1 @@
+"""What examples/benchmark.py measures, how, and the page it writes."""

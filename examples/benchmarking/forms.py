@@ -1,0 +1,87 @@
+"""The forms in which a network runs: as it comes, and as one would deploy it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Form = Callable[[nn.Module, Tensor, str], tuple[nn.Module, Tensor]]
+"""Prepares a network, and its images; the string names the layer that has to stay within reach of hooks."""
+
+
+def eager(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
+    return model, images
+
+
+def channels_last(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
+    return model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+
+
+def deployed(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
+    """Compiled with the weights as constants, which folds the batch norms; on a GPU with CUDA graphs."""
+    model, images = channels_last(model.bfloat16(), images.bfloat16(), layer)
+    compiled = torch.compile(model, options={"triton.cudagraphs": images.is_cuda})
+    with torch.inference_mode(), torch._inductor.config.patch(freezing=True):
+        compiled(images)  # now it is compiled
+    return compiled, images
+
+
+def folded(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
+    """With batch norms folded into the convolutions, and gradients from the layer on alone."""
+    fold_batch_norms(model, images)
+    model.requires_grad_(False).get_submodule(layer).requires_grad_(True)
+    return channels_last(model, images, layer)
+
+
+def folded_bfloat16(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
+    model, images = folded(model, images, layer)
+    return model.bfloat16(), images.bfloat16()
+
+
+def compiled_before(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
+    """What comes before the layer compiled, module by module, with its weights as constants."""
+    model, images = folded_bfloat16(model, images, layer)
+    parent, _, name = layer.rpartition(".")
+    for child, part in model.get_submodule(parent).named_children():
+        if child == name:
+            break
+        part.forward = torch.no_grad()(torch.compile(part.forward))
+    with torch._inductor.config.patch(freezing=True):
+        model(images)  # now they are compiled
+    return model, images
+
+
+def fold_batch_norms(model: nn.Module, images: Tensor) -> None:
+    """Folds each batch norm into the convolution whose output it receives, found by running the network."""
+    names = {module: name for name, module in model.named_modules()}
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # keeps the tensors, so that their ids stay their own
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+
+    def note(convolution: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        made[id(output)] = convolution, output
+
+    def match(norm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if id(arguments[0]) in made:
+            pairs.append((made[id(arguments[0])][0], norm))
+
+    hooks = [m.register_forward_hook(note) for m in names if isinstance(m, nn.Conv2d)]
+    hooks += [m.register_forward_pre_hook(match) for m in names if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        model(images[:1])
+    for hook in hooks:
+        hook.remove()
+    for convolution, norm in pairs:
+        model.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
+        model.set_submodule(names[norm], nn.Identity())
+
+
+FORMS: dict[str, Form] = {"eager": eager, "deployed": deployed}
+"""Of a network that gives all it has in one forward."""
+METHOD_FORMS: dict[str, Form] = {
+    "eager": eager,
+    "folded": folded,
+    "folded, bfloat16": folded_bfloat16,
+    "compiled before": compiled_before,
+}
+"""Of a plain network that a method asks for maps."""

@@ -1,0 +1,308 @@
+"""The page on what a map costs, and its picture, from the logs."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarking.contenders import METHODS, NETWORKS, SCORE_CAM, TITLES, Network
+from benchmarking.training import CHECKPOINTED
+
+Times = dict[str, dict[str, list[float]]]
+ABN = ("straightforward", "official", "copy", "none", "light")
+
+
+def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Of times measured in the same rounds."""
+    return [a / b for a, b in zip(one, other, strict=True)]
+
+
+def median(values: Sequence[float]) -> str:
+    """With the quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
+
+
+def best(forms: dict[str, list[float]]) -> str:
+    """The fastest form."""
+    return min(forms, key=lambda form: statistics.median(forms[form]))
+
+
+def fastest_method(times: Times) -> tuple[str, list[float]]:
+    """Of other libraries, with its times in its best form."""
+    bests = {row: times[row][best(times[row])] for row in METHODS if row in times}
+    row = min(bests, key=lambda row: statistics.median(bests[row]))
+    return row, bests[row]
+
+
+class Logs:
+    """Of one device."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.machine = self.read("machine")
+        self.networks = [n for n in NETWORKS.values() if self.batches(n) and self.batches(n, "memory")]
+
+    @cache  # noqa: B019  # read a few times, and lives as long as the page is written
+    def read(self, name: str) -> Any:
+        return json.loads((self.directory / f"{name}.json").read_text(encoding="utf-8"))
+
+    def batches(self, network: Network, kind: str = "times") -> list[int]:
+        """Those that were measured, and fitted into memory."""
+        files = self.directory.glob(f"{kind}_{network.name}_*.json")
+        batches = sorted(int(file.stem.rpartition("_")[2]) for file in files)
+        return [batch for batch in batches if self.read(f"{kind}_{network.name}_{batch}")]
+
+    def times(self, network: Network, batch: int) -> Times:
+        return self.read(f"times_{network.name}_{batch}")
+
+    def flops_ratio(self, network: Network, row: str) -> float:
+        arithmetic = self.read(f"arithmetic_{network.name}")
+        return arithmetic[row]["flops"] / arithmetic["plain"]["flops"]
+
+
+GOALS: dict[str, Callable[[Times, float], str]] = {
+    "ABN / straightforward, both eager (≤ 0.95)": lambda times, _: median(
+        ratios(times["official"]["eager"], times["straightforward"]["eager"])
+    ),
+    "deployed / straightforward eager (≤ 0.6)": lambda times, _: median(
+        ratios(times["official"]["deployed"], times["straightforward"]["eager"])
+    ),
+    "both deployed": lambda times, _: median(
+        ratios(times["official"]["deployed"], times["straightforward"]["deployed"])
+    ),
+    "light / plain, both eager (≤ 1.02)": lambda times, _: median(
+        ratios(times["light"]["eager"], times["plain"]["eager"])
+    ),
+    "both deployed (≤ 1.02)": lambda times, _: median(
+        ratios(times["light"]["deployed"], times["plain"]["deployed"])
+    ),
+    "time / FLOPs, ABN / plain, eager (≤ 1.1; GPU 1.05)": lambda times, flops: median(
+        [ratio / flops for ratio in ratios(times["copy"]["eager"], times["plain"]["eager"])]
+    ),
+}
+
+
+def goals_table(logs: Logs) -> str:
+    """The goals, setting by setting."""
+    lines = [_line(["network, batch", *GOALS]), _line(["---"] * (1 + len(GOALS)))]
+    for network in logs.networks:
+        for batch in logs.batches(network):
+            times, flops = logs.times(network, batch), logs.flops_ratio(network, "copy")
+            lines.append(
+                _line([f"{network.title}, {batch}", *(goal(times, flops) for goal in GOALS.values())])
+            )
+    return "\n".join(lines)
+
+
+def speed_table(logs: Logs) -> str:
+    """Explained images per second, over those of the fastest other library."""
+    titles = ("network, batch", "fastest other", "in the form", *(TITLES[row] for row in ("light", "copy")))
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for network in logs.networks:
+        for batch in logs.batches(network):
+            times = logs.times(network, batch)
+            if not any(row in times for row in METHODS):
+                continue
+            row, seconds = fastest_method(times)
+            cells = [median(ratios(seconds, times[ours]["deployed"])) for ours in ("light", "copy")]
+            lines.append(_line([f"{network.title}, {batch}", row, best(times[row]), *cells]))
+    return "\n".join(lines)
+
+
+def network_table(logs: Logs, network: Network) -> str:
+    """Every contender, relative to the plain backbone as it comes."""
+    batches = logs.batches(network)
+    arithmetic = logs.read(f"arithmetic_{network.name}")
+    memory_batch = max(logs.batches(network, "memory"))
+    memory = logs.read(f"memory_{network.name}_{memory_batch}")
+    titles = ["", "FLOPs", "parameters", f"memory, batch {memory_batch}"]
+    for batch in batches:
+        titles += [f"batch {batch}: eager", "best"]
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for row in ("plain", *ABN, *METHODS):
+        if row not in arithmetic:
+            continue
+        cells = [TITLES.get(row, row)]
+        cells += [f"{arithmetic[row][k] / arithmetic['plain'][k]:.3f}" for k in ("flops", "parameters")]
+        cells.append(f"{memory[row] / memory['plain']:.2f}" if row in memory else "")
+        for batch in batches:
+            times = logs.times(network, batch)
+            plain, forms = times["plain"]["eager"], times[row]
+            cells += [median(ratios(forms[form], plain)) for form in ("eager", best(forms))]
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def training_table(logs: Logs) -> str:
+    """A step of training, relative to the straightforward network's."""
+    titles = ("network, batch", "", "time", "memory")
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for network in NETWORKS.values():
+        for batch in logs.batches(network, "training"):
+            times = logs.read(f"training_{network.name}_{batch}")
+            memory = logs.read(f"training_memory_{network.name}_{batch}")
+            for row, seconds in times.items():
+                title = {**TITLES, CHECKPOINTED: "the same, its stage checkpointed"}[row]
+                time = median(ratios(seconds, times["straightforward"]))
+                share = f"{memory[row] / memory['straightforward']:.2f}"
+                lines.append(_line([f"{network.title}, {batch}", title, time, share]))
+    return "\n".join(lines)
+
+
+def wrapping(logs: Logs, limit: float = 0.5) -> str:
+    """How many backbones of torchvision are wrapped within the limit, and which are not."""
+    seconds = logs.read("wrapping")
+    slow = {name: pair for name, pair in seconds.items() if pair[0] > limit}
+    lines = [f"{len(seconds) - len(slow)} of {len(seconds)} within {limit} s, the median in "]
+    lines[0] += f"{statistics.median(pair[0] for pair in seconds.values()):.2f} s. The others:"
+    lines += ["", _line(["backbone", "seconds", "`copy.deepcopy` of it"]), _line(["---"] * 3)]
+    for name, (wrap, copy) in sorted(slow.items(), key=lambda item: -item[1][0]):
+        lines.append(_line([name, f"{wrap:.2f}", f"{copy:.2f}"]))
+    return "\n".join(lines)
+
+
+def score_cam(logs: Logs) -> str:
+    """What Score-CAM costs, if its library was there."""
+    times = logs.read("score_cam")
+    if SCORE_CAM not in times:
+        return ""
+    ratio = statistics.median(ratios(times[SCORE_CAM]["eager"], times["plain"]["eager"]))
+    return f"{SCORE_CAM}, one image, {NETWORKS['resnet18'].title}: {ratio:.0f} times the plain forward.\n"
+
+
+def section(logs: Logs) -> str:
+    """All about one device."""
+    added = logs.read("imports")
+    return SECTION.format(
+        **logs.machine,
+        commands=", ".join(f"`{command}`" for command in logs.read("commands")),
+        goals=goals_table(logs),
+        speed=speed_table(logs),
+        networks="\n\n".join(f"**{n.title}**\n\n{network_table(logs, n)}" for n in logs.networks),
+        score_cam=score_cam(logs),
+        training=training_table(logs),
+        wrapping=wrapping(logs),
+        imports=f"{statistics.median(added):.3f} s (median of {len(added)} pairs of processes)",
+    )
+
+
+def page(directory: Path) -> str:
+    """The page, of all devices whose logs are there."""
+    devices = [Logs(path) for path in sorted(directory.iterdir()) if (path / "machine.json").exists()]
+    sections = [section(logs) for logs in devices]
+    if not any(logs.machine["kind"] == "cuda" for logs in devices):
+        sections.append(
+            "## GPU\n\nNone was at hand; where there is one, the same command fills this section.\n"
+        )
+    return PAGE.format(sections="\n".join(sections))
+
+
+def picture(directory: Path) -> Figure:
+    """Time of each contender in its best form, relative to the plain backbone's, batch by batch."""
+    logs = Logs(directory)
+    figure = Figure(figsize=(10, 2.4 * len(logs.networks)), layout="constrained")
+    for axis, network in zip(
+        figure.subplots(len(logs.networks), squeeze=False)[:, 0], logs.networks, strict=True
+    ):
+        batches = logs.batches(network)
+        width = 0.8 / len(batches)
+        for index, batch in enumerate(batches):
+            times = logs.times(network, batch)
+            rows = [row for row in (*ABN[1:], *METHODS) if row in times]
+            plain = times["plain"]["deployed"]
+            values = [statistics.median(ratios(times[row][best(times[row])], plain)) for row in rows]
+            places = [place + (index - (len(batches) - 1) / 2) * width for place in range(len(rows))]
+            axis.bar(places, values, width, label=f"batch {batch}")
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set(title=network.title, ylabel="time")
+        axis.set_xticks(
+            range(len(rows)), [TITLES.get(row, row).partition(":")[0] for row in rows], fontsize=7
+        )
+        axis.legend(fontsize=7)
+    return figure
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+PAGE = """\
+# What a map costs
+
+Written by `python examples/benchmark.py` from the logs of its runs. Images of 224 × 224 pixels, 1000 classes,
+random weights. Nothing is timed on its own: in each round, of which there are seven or more, all contenders
+run once, one after another, every other round in reverse. A figure is the median of the ratios within the
+rounds, with their quartiles.
+
+- **Eager**: as it comes, float32, channels first. A network with an attention branch, and the plain backbone,
+  run under `torch.inference_mode()`.
+- **Deployed**: channels last, bfloat16, compiled with the weights as constants, which folds the batch norms
+  ([how](running.md#deploy)); on a GPU with CUDA graphs. A method that asks for gradients cannot have that as
+  a whole. Its **best** form is the fastest of: as it comes; batch norms folded, channels last, and no
+  gradients before the layer that it explains; the same in bfloat16; and for torch-cam's Grad-CAM also what
+  comes before that layer compiled, module by module, with its weights as constants. (pytorch-grad-cam goes
+  over to NumPy, which has no bfloat16.)
+- **Straightforward**: the function of the official network with the K×K convolution on every pixel, before
+  the pool. Beside it, with `map="convolution"`, the same function as this library computes it.
+- **FLOPs** of one image, those of gradients included, **parameters**, and **memory** that one call adds at
+  its peak: over those of the plain backbone.
+
+{sections}
+## What paid, and what did not
+
+- **Pool first, convolve then** saves its share of the arithmetic: few percent of a full ResNet-50, whose
+  branch repeats the last stage on four times the pixels. Only another stage saves that.
+- **Channels last, bfloat16, folded batch norms** pay for every contender alike. They bring the full network
+  far below the straightforward one as it comes, and not below the same one in the same form.
+- **The light branch**, deployed, takes about as long as the backbone alone. On a CPU a Grad-CAM in its best
+  form, the work of an expert, is not much slower: convolutions are what is left, and both run the same.
+  And it explains a network that does not use the explanation.
+- **Checkpointing the stage** saves memory in training, for the time of one more forward through it.
+- **The look for NaN** in the images took longer than the light branch of a small backbone. It now looks at
+  their sum first.
+- **Hardly measurable**, and left out: the attention mechanism as one fused operation, the class activation as
+  a matrix product, leaving the attention logits out.
+"""
+SECTION = """\
+## {device}
+
+{machine}. {versions}. {commands}.
+
+![Time of each contender over that of the plain backbone, all in their best form](performance_{kind}.png)
+
+### The goals, setting by setting
+
+{goals}
+
+### Explained images per second
+
+Those of a network with an attention branch over those of the fastest other library, each in its best form
+(goal: 1.3 times as many).
+
+{speed}
+
+### Every contender
+
+Time relative to the plain backbone as it comes.
+
+{networks}
+
+{score_cam}
+### A step of training
+
+As it comes, with the update by SGD, relative to the straightforward network (goals: time 0.9, memory 0.85).
+Memory is what the step adds at its peak to network and images: gradients, momentum, activations.
+
+{training}
+
+### Before the first forward
+
+`wrap_backbone` of torchvision's classifiers, handed over as modules, each once: {wrapping}
+
+`import abn` adds to `import torch, torchvision`: {imports}.
+"""

@@ -1,0 +1,49 @@
+"""What comes before the first forward: importing the library, and wrapping a backbone."""
+
+import copy
+import gc
+import subprocess
+import sys
+import time
+from functools import partial
+
+import torchvision
+
+from abn import CutError, wrap_backbone
+
+IMPORTS = {"without": "import torch, torchvision", "with": "import torch, torchvision, abn"}
+
+
+def import_seconds(pairs: int = 15) -> list[float]:
+    """Seconds that importing the library adds to importing torch and torchvision, in pairs in turn."""
+
+    def seconds(statement: str) -> float:
+        code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
+        return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+
+    measured = [{name: seconds(code) for name, code in IMPORTS.items()} for _ in range(pairs + 1)]
+    return [pair["with"] - pair["without"] for pair in measured[1:]]  # the first ones fill the disk's cache
+
+
+def wrapping_seconds() -> dict[str, tuple[float, float]]:
+    """Of each classifier in torchvision: seconds to wrap it, and to copy it by ``copy.deepcopy``.
+
+    Left out are those that are no networks of feature maps.
+    """
+    seconds = {}
+    for name in torchvision.models.list_models(module=torchvision.models):
+        arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        backbone = torchvision.models.get_model(name, **arguments)
+        size = 299 if name == "inception_v3" else 224
+        times: list[float] = []
+        for work in (partial(wrap_backbone, backbone, input_size=size), partial(copy.deepcopy, backbone)):
+            gc.collect()
+            start = time.perf_counter()
+            try:
+                work()
+            except CutError:
+                break
+            times.append(time.perf_counter() - start)
+        else:
+            seconds[name] = (times[0], times[1])
+    return seconds
