@@ -123,6 +123,7 @@ def test_2000_batches_of_varied_size_leave_no_memory_behind():
     model = network(FAMILIES[0])
     generator = torch.Generator().manual_seed(0)
     tensors, peaks = [], []
+    gc.collect()  # what other tests have left
     with torch.inference_mode():
         for _ in range(2):  # sizes in the same distribution
             resident = []
@@ -133,7 +134,7 @@ def test_2000_batches_of_varied_size_leave_no_memory_behind():
             gc.collect()
             tensors.append(sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects()))
             peaks.append(max(resident))
-    assert tensors[1] == tensors[0]
+    assert tensors[1] <= tensors[0]
     assert peaks[1] - peaks[0] <= 0.01 * peaks[0]
 
 

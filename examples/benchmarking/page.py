@@ -219,10 +219,9 @@ def picture(directory: Path) -> Figure:
             places = [place + (index - (len(batches) - 1) / 2) * width for place in range(len(rows))]
             axis.bar(places, values, width, label=f"batch {batch}")
         axis.axhline(1, color="black", linewidth=0.8)
-        axis.set(title=network.title, ylabel="time")
-        axis.set_xticks(
-            range(len(rows)), [TITLES.get(row, row).partition(":")[0] for row in rows], fontsize=7
-        )
+        axis.set(title=network.title, ylabel="time / plain backbone's")
+        titles = (TITLES.get(row, row).partition(":")[0].replace("`", "") for row in rows)
+        axis.set_xticks(range(len(rows)), [title.replace(" ", "\n", 1) for title in titles], fontsize=7)
         axis.legend(fontsize=7)
     return figure
 
@@ -259,9 +258,10 @@ rounds, with their quartiles.
   branch repeats the last stage on four times the pixels. Only another stage saves that.
 - **Channels last, bfloat16, folded batch norms** pay for every contender alike. They bring the full network
   far below the straightforward one as it comes, and not below the same one in the same form.
-- **The light branch**, deployed, takes about as long as the backbone alone. On a CPU a Grad-CAM in its best
-  form, the work of an expert, is not much slower: convolutions are what is left, and both run the same.
-  And it explains a network that does not use the explanation.
+- **The light branch**, deployed, takes about as long as the backbone alone. As it comes, small backbones and
+  single images feel its dozen small operations. A Grad-CAM in its best form, the work of an expert, comes
+  close to it in batches, where a CPU has nothing left to do but convolutions, and not for single images. And
+  it explains a network that does not use the explanation.
 - **Checkpointing the stage** saves memory in training, for the time of one more forward through it.
 - **The look for NaN** in the images took longer than the light branch of a small backbone. It now looks at
   their sum first.
