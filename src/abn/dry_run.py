@@ -1,6 +1,7 @@
 """Rehearsing a network: what it does with a batch, found out without touching it and mostly at no cost."""
 
 import copy
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -10,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-
-from abn.copying import collector_paused, without_weights
 
 aten = torch.ops.aten
 
@@ -44,8 +43,8 @@ def rehearse_on_meta(
 ) -> T:
     """The same, at no cost or not at all."""
     batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device="meta")
-    with torch.no_grad(), collector_paused(), _QuickShapes():
-        return run(_evaluating(without_weights(module)), batch)
+    with torch.no_grad(), _collector_paused(), _QuickShapes():
+        return run(_evaluating(_without_weights(module)), batch)
 
 
 def dry_run(module: nn.Module, shape: Shape) -> Any:
@@ -158,6 +157,33 @@ def _described(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((key, _described(item)) for key, item in value.items())
     return type(value), value  # 1 and 1.0 are equal, but what they are added to may not be
+
+
+def _without_weights(module: nn.Module) -> nn.Module:
+    """A copy whose weights, and all other tensors, are on the meta device."""
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        for parameter in module.parameters()
+    }
+    attributes = chain.from_iterable(vars(submodule).values() for submodule in module.modules())
+    tensors = (value for value in chain(module.buffers(), attributes) if isinstance(value, Tensor))
+    memo |= {id(tensor): tensor.detach().to("meta") for tensor in tensors}
+    return copy.deepcopy(module, memo)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pauses the garbage collector, for code that makes very many small objects in a short time.
+
+    It would go through all objects of the process again and again: a third of the time that a wrap takes.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _evaluating(module: nn.Module) -> nn.Module:
