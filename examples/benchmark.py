@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from benchmarking.contenders import NETWORKS
 from benchmarking.inference import arithmetic, score_cam, timed
-from benchmarking.page import page, picture
+from benchmarking.page import page
+from benchmarking.picture import picture
 from benchmarking.startup import import_seconds, wrapping_seconds
 from benchmarking.training import memory, timed_steps
 from experiments import DOCS, logged

@@ -9,7 +9,9 @@ from benchmarking import measure
 from benchmarking.contenders import METHODS, MODELS, NETWORKS, official, straightforward
 from benchmarking.forms import fold_batch_norms
 from benchmarking.inference import forms_of
-from benchmarking.page import best, fastest_method, page, picture, ratios
+from benchmarking.logs import best, fastest_method, ratios
+from benchmarking.page import page
+from benchmarking.picture import picture
 from benchmarking.training import TRAINED, checkpointed, step_of
 from torch import nn
 

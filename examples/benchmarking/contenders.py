@@ -70,6 +70,7 @@ MODELS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "light": lambda backbone: wrap_backbone(backbone, stage="light"),
 }
 """Networks that give all they have in one forward."""
+BRANCHED = tuple(row for row in MODELS if row != "plain")
 
 
 def torchcam(method: str) -> Callable[[nn.Module, str], Explain]:

@@ -1,69 +1,12 @@
-"""The page on what a map costs, and its picture, from the logs."""
+"""The page on what a map costs, from the logs."""
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-from matplotlib.figure import Figure
-
-from benchmarking.contenders import METHODS, NETWORKS, SCORE_CAM, TITLES, Network
+from benchmarking.contenders import BRANCHED, METHODS, NETWORKS, SCORE_CAM, TITLES, Network
+from benchmarking.logs import Logs, Times, best, fastest_method, median, ratios
 from benchmarking.training import CHECKPOINTED
-
-Times = dict[str, dict[str, list[float]]]
-ABN = ("straightforward", "official", "copy", "none", "light")
-
-
-def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Of times measured in the same rounds."""
-    return [a / b for a, b in zip(one, other, strict=True)]
-
-
-def median(values: Sequence[float]) -> str:
-    """With the quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
-
-
-def best(forms: dict[str, list[float]]) -> str:
-    """The fastest form."""
-    return min(forms, key=lambda form: statistics.median(forms[form]))
-
-
-def fastest_method(times: Times) -> tuple[str, list[float]]:
-    """Of other libraries, with its times in its best form."""
-    bests = {row: times[row][best(times[row])] for row in METHODS if row in times}
-    row = min(bests, key=lambda row: statistics.median(bests[row]))
-    return row, bests[row]
-
-
-class Logs:
-    """Of one device."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.machine = self.read("machine")
-        self.networks = [n for n in NETWORKS.values() if self.batches(n) and self.batches(n, "memory")]
-
-    @cache  # noqa: B019  # read a few times, and lives as long as the page is written
-    def read(self, name: str) -> Any:
-        return json.loads((self.directory / f"{name}.json").read_text(encoding="utf-8"))
-
-    def batches(self, network: Network, kind: str = "times") -> list[int]:
-        """Those that were measured, and fitted into memory."""
-        files = self.directory.glob(f"{kind}_{network.name}_*.json")
-        batches = sorted(int(file.stem.rpartition("_")[2]) for file in files)
-        return [batch for batch in batches if self.read(f"{kind}_{network.name}_{batch}")]
-
-    def times(self, network: Network, batch: int) -> Times:
-        return self.read(f"times_{network.name}_{batch}")
-
-    def flops_ratio(self, network: Network, row: str) -> float:
-        arithmetic = self.read(f"arithmetic_{network.name}")
-        return arithmetic[row]["flops"] / arithmetic["plain"]["flops"]
-
 
 GOALS: dict[str, Callable[[Times, float], str]] = {
     "ABN / straightforward, both eager (≤ 0.95)": lambda times, _: median(
@@ -124,7 +67,7 @@ def network_table(logs: Logs, network: Network) -> str:
     for batch in batches:
         titles += [f"batch {batch}: eager", "best"]
     lines = [_line(titles), _line(["---"] * len(titles))]
-    for row in ("plain", *ABN, *METHODS):
+    for row in ("plain", *BRANCHED, *METHODS):
         if row not in arithmetic:
             continue
         cells = [TITLES.get(row, row)]
@@ -200,30 +143,6 @@ def page(directory: Path) -> str:
             "## GPU\n\nNone was at hand; where there is one, the same command fills this section.\n"
         )
     return PAGE.format(sections="\n".join(sections))
-
-
-def picture(directory: Path) -> Figure:
-    """Time of each contender in its best form, relative to the plain backbone's, batch by batch."""
-    logs = Logs(directory)
-    figure = Figure(figsize=(10, 2.4 * len(logs.networks)), layout="constrained")
-    for axis, network in zip(
-        figure.subplots(len(logs.networks), squeeze=False)[:, 0], logs.networks, strict=True
-    ):
-        batches = logs.batches(network)
-        width = 0.8 / len(batches)
-        for index, batch in enumerate(batches):
-            times = logs.times(network, batch)
-            rows = [row for row in (*ABN[1:], *METHODS) if row in times]
-            plain = times["plain"]["deployed"]
-            values = [statistics.median(ratios(times[row][best(times[row])], plain)) for row in rows]
-            places = [place + (index - (len(batches) - 1) / 2) * width for place in range(len(rows))]
-            axis.bar(places, values, width, label=f"batch {batch}")
-        axis.axhline(1, color="black", linewidth=0.8)
-        axis.set(title=network.title, ylabel="time / plain backbone's")
-        titles = (TITLES.get(row, row).partition(":")[0].replace("`", "") for row in rows)
-        axis.set_xticks(range(len(rows)), [title.replace(" ", "\n", 1) for title in titles], fontsize=7)
-        axis.legend(fontsize=7)
-    return figure
 
 
 def _line(cells: Sequence[str]) -> str:
