@@ -94,8 +94,44 @@ class ListsOfFeatures(Plain):
         return self.fc(self.c2(first - second).mean((2, 3)))
 
 
+class BodyWithoutATrace(Plain):
+    class Body(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.stages = nn.Conv2d(8, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 2, 1)
+
+        def forward(self, features):
+            return self.stages(self.stem(features) if torch.is_tensor(features) else features)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = self.Body()  # would be opened, but its trace loses the stem
+
+    def forward(self, images):
+        return self.fc(self.body(self.c1(images)).mean((2, 3)))
+
+
+class TakesTwoOfThreeChannels(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(2, 8, 3, 2, 1)
+
+    def forward(self, images):
+        red_and_blue = images[:, torch.tensor([True, False, True])]  # in the trace a constant, with values
+        return self.fc(self.c2(self.c1(red_and_blue)).mean((2, 3)))
+
+
 @pytest.mark.parametrize(
-    "backbone", [FromBatchSize, FromSizeOfASubmodule, SharesWeights, NestedClassifier, ListsOfFeatures]
+    "backbone",
+    [
+        FromBatchSize,
+        FromSizeOfASubmodule,
+        SharesWeights,
+        NestedClassifier,
+        ListsOfFeatures,
+        BodyWithoutATrace,
+        TakesTwoOfThreeChannels,
+    ],
 )
 def test_networks_of_ones_own_are_cut(backbone):
     plain = backbone().eval()
@@ -399,6 +435,18 @@ def test_addition_in_place_is_followed():
             return self.fc(self.c2(features).mean((2, 3)))
 
     assert_equals_plain(Residual())
+
+
+def test_shape_changed_in_place_is_followed():
+    class AddsADimension(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(*(nn.Conv2d(8, 8, 3, 2, 1) for _ in range(2)))  # is opened
+
+        def forward(self, images):
+            return self.fc(self.body(self.c1(images).unsqueeze_(2).squeeze(2)).mean((2, 3)))
+
+    assert [split.name for split in find_splits(AddsADimension())] == ["squeeze()", "body.0", "body.1"]
 
 
 def test_submodule_may_look_at_values():

@@ -6,6 +6,7 @@ from itertools import pairwise
 from torch import Tensor, fx, nn
 
 from abn.dry_run import Shape
+from abn.forward import Forward
 from abn.trace import leads_with_batch, trace
 from abn.tracer import CutError
 
@@ -46,7 +47,7 @@ class Chain:
     """Index of the map at which the last stage ends. What follows is pooling."""
 
 
-def chain_of(backbone: nn.Module, shape: Shape, other: Shape, split: str | None = None) -> Chain:
+def chain_of(backbone: nn.Module, forward: Forward, split: str | None = None) -> Chain:
     """Traces the backbone, opening containers until none hides the last stage or the split asked for.
 
     Raises:
@@ -57,11 +58,12 @@ def chain_of(backbone: nn.Module, shape: Shape, other: Shape, split: str | None 
     wanted = [name for name in parents if name in names]
     tried: list[str] = []
     opened: set[str] = set()
-    chain = _chain(backbone, trace(backbone, opened, shape, other), other != shape)
+    resized = forward.other != forward.shape
+    chain = _chain(backbone, trace(backbone, opened, forward), resized)
     while candidates := [name for name in (*_hiding(chain, backbone), *wanted) if name not in tried]:
         tried.append(candidates[0])
         try:
-            chain = _chain(backbone, trace(backbone, {*opened, candidates[0]}, shape, other), other != shape)
+            chain = _chain(backbone, trace(backbone, {*opened, candidates[0]}, forward), resized)
             opened.add(candidates[0])
         except CutError:
             pass  # a container that cannot be traced stays whole

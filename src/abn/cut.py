@@ -8,8 +8,9 @@ from torch import Tensor, fx, nn
 
 from abn.chain import Chain, FeatureMap, chain_of
 from abn.dry_run import BATCH, Shape, input_shapes, overwrites_input
+from abn.forward import forward_of, graph_operations
 from abn.operations import first_difference
-from abn.trace import forward_operations, graph_operations, part_of
+from abn.trace import part_of
 from abn.tracer import CutError, check_arguments, subgraph
 
 
@@ -136,13 +137,13 @@ def _position(chain: Chain, backbone: nn.Module, split: str | None) -> int:
 def _checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -> Chain:
     check_arguments(backbone)
     try:
-        other, operations = forward_operations(backbone, shape)
-        chain = chain_of(backbone, shape, other, split)
+        forward = forward_of(backbone, shape)
+        chain = chain_of(backbone, forward, split)
     except CutError as error:
         if (tokens := _tokens_received(backbone, shape)) is not None:
             raise CutError(_about_tokens(backbone, tokens)) from error
         raise
-    difference = first_difference(operations, graph_operations(backbone, chain.graph, other))
+    difference = first_difference(forward.operations, graph_operations(backbone, chain.graph, forward.other))
     _check(chain, backbone, shape, difference)
     return chain
 

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -42,9 +43,17 @@ def rehearse_on_meta(
     module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
 ) -> T:
     """The same, at no cost or not at all."""
-    batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device="meta")
-    with torch.no_grad(), _collector_paused(), _QuickShapes():
-        return run(_evaluating(_without_weights(module)), batch)
+    with _collector_paused():
+        rehearsed = _evaluating(_without_weights(module))
+        with meta_batch(module, shape, batch_size) as batch:
+            return run(rehearsed, batch)
+
+
+@contextmanager
+def meta_batch(module: nn.Module, shape: Shape, batch_size: int = BATCH) -> Iterator[Tensor]:
+    """A batch on the meta device, of the module's dtype, and a quick answer to what is done with it."""
+    with torch.no_grad(), _QuickShapes():
+        yield torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device="meta")
 
 
 def dry_run(module: nn.Module, shape: Shape) -> Any:
@@ -159,15 +168,21 @@ def _described(value: Any) -> Any:
     return type(value), value  # 1 and 1.0 are equal, but what they are added to may not be
 
 
+def without_values(tensor: Tensor) -> Tensor:
+    """Its twin on the meta device."""
+    twin = torch.empty_like(tensor, device="meta", requires_grad=False)
+    return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+
+
 def _without_weights(module: nn.Module) -> nn.Module:
     """A copy whose weights, and all other tensors, are on the meta device."""
-    memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-        for parameter in module.parameters()
-    }
-    attributes = chain.from_iterable(vars(submodule).values() for submodule in module.modules())
-    tensors = (value for value in chain(module.buffers(), attributes) if isinstance(value, Tensor))
-    memo |= {id(tensor): tensor.detach().to("meta") for tensor in tensors}
+    memo: dict[int, Any] = {}
+    attributes = [value for submodule in module.modules() for value in vars(submodule).values()]
+    for value in chain(attributes, module.buffers(), module.parameters()):
+        if isinstance(value, Tensor):
+            memo[id(value)] = without_values(value)
+        elif type(value) in (dict, OrderedDict, set) and not value:
+            memo[id(value)] = type(value)()  # a dozen in each module, which take deepcopy most of its time
     return copy.deepcopy(module, memo)
 
 

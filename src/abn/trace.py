@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
 
-from abn.dry_run import BATCH, OTHER_BATCH, Shape, rehearse, rehearse_on_meta
-from abn.operations import OperationLog
+from abn.dry_run import BATCH, OTHER_BATCH, Shape, meta_batch, rehearse, without_values
+from abn.forward import Call, Forward, shapes_in
 from abn.tracer import CutError, cannot_run, not_logits, subgraph, trace_forward
 
 TRAINING_FLAG = "abn_training_flag"
@@ -20,7 +21,7 @@ class TrainingFlag(nn.Module):
         return self.training
 
 
-def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> fx.Graph:
+def trace(backbone: nn.Module, opened: set[str], forward: Forward) -> fx.Graph:
     """Traces the backbone's forward.
 
     Every submodule is one node, which keeps running its own Python, but for those named in ``opened``.
@@ -30,12 +31,11 @@ def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> 
     Args:
         backbone: Any network.
         opened: Names of the submodules that are traced into.
-        shape: (C, H, W) of the images.
-        other: Another such shape, or the same, if the backbone takes no other.
+        forward: What :func:`forward_of` has seen of it.
 
     Returns:
-        The graph. Each node holds what it returned when rehearsed: ``meta["val"]`` for a batch of this
-        shape, ``meta["other"]`` for another number of images, and of the other shape.
+        The graph. Each node holds what it returned when rehearsed: ``meta["val"]`` for a batch of images,
+        ``meta["other"]`` for another number of them, and of the other shape.
 
     Raises:
         CutError: If the forward cannot be traced or run, does not return one tensor, or takes another
@@ -43,63 +43,28 @@ def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> 
     """
     lengths: dict[str, int | None] = {}
     graph, training_graph = (
-        _to_logits(trace_forward(backbone, opened, shape, lengths, training), backbone, training)
+        _to_logits(trace_forward(backbone, opened, forward.shape, lengths, training), backbone, training)
         for training in (False, True)
     )
     _follow_training_mode(graph, training_graph, backbone)
-    for key, images, batch in (("val", shape, BATCH), ("other", other, OTHER_BATCH)):
-
-        def run(copy: nn.Module, images: Tensor, key: str = key) -> None:
-            _Recorder(fx.GraphModule(copy, graph), key).run(images)
-
-        try:
-            rehearse(backbone, images, run, batch)
-        except Exception as error:  # the forward is the user's own code, and may fail in any way
-            raise cannot_run(backbone, images, error) from error
+    _note_values(graph, backbone, "val", forward.shape, BATCH, forward.calls["val"])
+    _note_values(graph, backbone, "other", forward.other, OTHER_BATCH, forward.calls["other"])
     _read_batch_size_nearby(graph)
     return graph
 
 
-def forward_operations(backbone: nn.Module, shape: Shape) -> tuple[Shape, list[str]]:
-    """What the backbone's forward does with another number of images, and of another shape, than the trace.
-
-    Returned with that shape: twice the height, or the same if the backbone takes no other.
-
-    Raises:
-        CutError: If it does not run on images of this shape, or does not return one tensor.
-    """
-    channels, height, width = shape
-    taller = channels, 2 * height, width
+def _note_values(
+    graph: fx.Graph, backbone: nn.Module, key: str, shape: Shape, batch_size: int, calls: dict[str, Call]
+) -> None:
+    """Notes what each node returns."""
     try:
-        seen = rehearse_on_meta(backbone, taller, _seen, OTHER_BATCH)
-    except Exception:  # too large for it; or it cannot run on the meta device, and for real would take long
-        taller = shape
+        with meta_batch(backbone, shape, batch_size) as batch:
+            _Replayer(backbone, graph, key, calls).run(batch)
+    except Exception:  # a submodule is called several times, or not on the meta device, or the trace is wrong
         try:
-            seen = rehearse(backbone, shape, _seen, OTHER_BATCH)
+            rehearse(backbone, shape, lambda copy, batch: _Recorder(copy, graph, key).run(batch), batch_size)
         except Exception as error:  # the forward is the user's own code, and may fail in any way
             raise cannot_run(backbone, shape, error) from error
-    return taller, _leading_to_logits(backbone, *seen)
-
-
-def graph_operations(backbone: nn.Module, graph: fx.Graph, other: Shape) -> list[str]:
-    """What the graph does with such images."""
-
-    def run(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
-        return _seen(copy, images, fx.GraphModule(copy, graph))
-
-    return _leading_to_logits(backbone, *rehearse(backbone, other, run, OTHER_BATCH))
-
-
-def _seen(backbone: nn.Module, images: Tensor, forward: nn.Module | None = None) -> tuple[OperationLog, Any]:
-    log = OperationLog(backbone, images)
-    with log:
-        return log, (forward or backbone)(images)
-
-
-def _leading_to_logits(backbone: nn.Module, log: OperationLog, logits: Any) -> list[str]:
-    if not isinstance(logits, Tensor):
-        raise not_logits(backbone, logits)
-    return log.leading_to(logits)
 
 
 def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
@@ -116,8 +81,8 @@ def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
 class _Recorder(fx.Interpreter):
     """Notes what each node returns."""
 
-    def __init__(self, module: fx.GraphModule, key: str) -> None:
-        super().__init__(module)
+    def __init__(self, module: nn.Module, graph: fx.Graph, key: str) -> None:
+        super().__init__(module, graph=graph)
         self.key = key
 
     def run_node(self, n: fx.Node) -> Any:
@@ -127,6 +92,28 @@ class _Recorder(fx.Interpreter):
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
         args, kwargs = super().fetch_args_kwargs_from_env(n)  # with fx's own lists, which nobody may change
         return tuple(list(arg) if isinstance(arg, list) else arg for arg in args), kwargs
+
+
+class _Replayer(_Recorder):
+    """The same, without running any submodule: each returns what it returned in the forward."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, key: str, calls: dict[str, Call]) -> None:
+        super().__init__(module, graph, key)
+        self.calls = calls
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target == TRAINING_FLAG:
+            return False
+        received, returned = self.calls[target]
+        if shapes_in((args, kwargs)) != received:
+            raise ValueError(f"{target} received something else in the forward")
+        return tree_map_only(Tensor, Tensor.detach, returned)
+
+    def fetch_attr(self, target: str) -> Any:
+        value = super().fetch_attr(target)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{target} is no tensor, and may do anything")
+        return without_values(value)
 
 
 def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph:
