@@ -22,7 +22,7 @@ from benchmarking.inference import arithmetic, score_cam, timed
 from benchmarking.page import page
 from benchmarking.picture import picture
 from benchmarking.startup import import_seconds, wrapping_seconds
-from benchmarking.training import memory, timed_steps
+from benchmarking.training import memory, memory_in_training, timed_steps
 from experiments import DOCS, logged
 
 from abn.saving import replacing
@@ -54,14 +54,14 @@ def main() -> None:
             logged(file, partial(timed, network, batch, spent, device))
         batch = max((batch for batch in arguments.batches if batch <= 8), default=min(arguments.batches))
         file = directory / f"memory_{network.name}_{batch}.json"
-        logged(file, partial(memory, network, batch, device, False))
+        logged(file, partial(memory, network, batch, device))
     logged(directory / "score_cam.json", partial(score_cam, NETWORKS["resnet18"], device))
     for name in arguments.training_networks:
         batch = arguments.training_batch
         file = directory / f"training_{name}_{batch}.json"
         logged(file, partial(timed_steps, NETWORKS[name], batch, spent, device))
         file = directory / f"training_memory_{name}_{batch}.json"
-        logged(file, partial(memory, NETWORKS[name], batch, device, True))
+        logged(file, partial(memory_in_training, NETWORKS[name], batch, device))
 
     logged(directory / "machine.json", partial(machine, device))
     commands = logged(directory / "commands.json", list)

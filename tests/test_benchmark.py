@@ -70,7 +70,8 @@ def test_added_memory_is_that_of_the_call():
 def test_step_updates_every_weight(backbone):
     model = TRAINED["light"](backbone)
     before = [parameter.clone() for parameter in model.parameters()]
-    step_of(model, images())()
+    step, _ = step_of(model, images())
+    step()
     assert not any(map(torch.equal, before, model.parameters()))
 
 
@@ -90,7 +91,10 @@ def logs(directory):
     times = dict.fromkeys(MODELS, seconds) | {"official": {"eager": [0.9] * 3, "deployed": [0.45] * 3}}
     times |= {row: {**dict.fromkeys(forms_of(row), [0.75] * 3), "eager": [1.0] * 3} for row in METHODS}
     rows = {row: {"flops": 2, "parameters": 3} for row in (*MODELS, *METHODS)}
-    training = {row: [2.0] * 3 for row in TRAINED}
+    training = {row: {"eager": [2.0] * 3} for row in TRAINED} | {
+        "plain": {"eager": [1.0] * 3, "accelerated": [0.5] * 3}
+    }
+    memory = {row: {"eager": 4.0} for row in TRAINED} | {"plain": {"eager": 3.0, "accelerated": 1.0}}
     machine = {
         "kind": "cpu",
         "device": "CPU",
@@ -106,9 +110,9 @@ def logs(directory):
         "memory_resnet18_1": dict.fromkeys(MODELS, 10.0),
         "score_cam": {"plain": {"eager": [1.0]}, "torch-cam ScoreCAM": {"eager": [500.0]}},
         "training_resnet18_8": training,
-        "training_memory_resnet18_8": dict.fromkeys(TRAINED, 5.0),
+        "training_memory_resnet18_8": memory,
         "imports": [0.04, 0.05, 0.06],
-        "wrapping": {"resnet18": [0.1, 0.05], "vgg16": [0.7, 0.2]},
+        "wrapping": {"resnet18": [0.6, 0.1, 0.05], "vgg16": [0.8, 0.7, 0.2]},
     }
     for name, content in contents.items():
         (directory / f"{name}.json").write_text(json.dumps(content))
@@ -124,8 +128,10 @@ def test_page_and_picture_tell_what_the_logs_say(tmp_path):
     assert "| ResNet-18, 8 |" not in text.partition("### A step of training")[0]  # did not fit into memory
     assert "| ResNet-18, 1 | torch-cam GradCAM | folded | 1.50 (1.50–1.50) | 1.50 (1.50–1.50) |" in text
     assert "torch-cam ScoreCAM, one image, ResNet-18: 500 times the plain forward." in text
-    assert "1 of 2 within 0.5 s, the median in 0.40 s" in text
-    assert "| vgg16 | 0.70 | 0.20 |" in text
+    trained = ["0.50 (0.50–0.50)", "0.75", "0.25 (0.25–0.25)", "0.25"]
+    assert f"| ResNet-18, 8 | plain backbone, no map | {' | '.join(trained)} |" in text
+    assert "1 of 2 within 0.5 s (0 the first time), half of them in 0.40 s" in text
+    assert "| vgg16 | 0.70 | 0.80 | 0.20 |" in text
     assert "0.050 s (median of 3 pairs of processes)" in text
     (axis,) = picture(tmp_path / "cpu").axes
     assert (axis.get_title(), len(axis.patches)) == (

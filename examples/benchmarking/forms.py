@@ -14,13 +14,9 @@ def eager(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tens
     return model, images
 
 
-def channels_last(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
-    return model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
-
-
 def deployed(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
     """Compiled with the weights as constants, which folds the batch norms; on a GPU with CUDA graphs."""
-    model, images = channels_last(model.bfloat16(), images.bfloat16(), layer)
+    model, images = channels_last(model.bfloat16(), images.bfloat16())
     compiled = torch.compile(model, options={"triton.cudagraphs": images.is_cuda})
     with torch.inference_mode(), torch._inductor.config.patch(freezing=True):
         compiled(images)  # now it is compiled
@@ -31,7 +27,7 @@ def folded(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Ten
     """With batch norms folded into the convolutions, and gradients from the layer on alone."""
     fold_batch_norms(model, images)
     model.requires_grad_(False).get_submodule(layer).requires_grad_(True)
-    return channels_last(model, images, layer)
+    return channels_last(model, images)
 
 
 def folded_bfloat16(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
@@ -50,6 +46,10 @@ def compiled_before(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Mo
     with torch._inductor.config.patch(freezing=True):
         model(images)  # now they are compiled
     return model, images
+
+
+def channels_last(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
+    return model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
 
 
 def fold_batch_norms(model: nn.Module, images: Tensor) -> None:

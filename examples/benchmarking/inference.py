@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarking.contenders import METHODS, MODELS, SCORE_CAM, Network, torchcam
 from benchmarking.forms import FORMS, METHOD_FORMS
-from benchmarking.measure import duration, flops, in_turn
+from benchmarking.measure import duration, flops, in_turn, nested
 
 SIZE = 224
 
@@ -38,7 +38,7 @@ def _timed(network: Network, batch: int, spent: float, device: str) -> dict[str,
         for name in forms_of(row):
             model, prepared = METHOD_FORMS[name](copy.deepcopy(backbone), images, network.layer)
             calls[row, name] = _call(method(model, network.layer), prepared)
-    return _nested(in_turn(calls, spent, device))
+    return nested(in_turn(calls, spent, device))
 
 
 def score_cam(network: Network, device: str) -> dict[str, dict[str, list[float]]]:
@@ -48,7 +48,7 @@ def score_cam(network: Network, device: str) -> dict[str, dict[str, list[float]]
     for row, method in available({SCORE_CAM: torchcam("ScoreCAM")}).items():
         calls[row, "eager"] = _call(method(backbone, network.layer), images)
     calls["plain", "eager"]()  # the first allocates
-    return _nested({name: [duration(call, device)] for name, call in calls.items()})
+    return nested({name: [duration(call, device)] for name, call in calls.items()})
 
 
 def arithmetic(network: Network) -> dict[str, dict[str, int]]:
@@ -95,13 +95,6 @@ def inference(model: nn.Module, images: Tensor) -> Callable[[], object]:
 
 def _call(explain: Callable[[Tensor], object], images: Tensor) -> Callable[[], object]:
     return lambda: explain(images)
-
-
-def _nested(times: dict[tuple[str, str], list[float]]) -> dict[str, dict[str, list[float]]]:
-    nested: dict[str, dict[str, list[float]]] = {}
-    for (row, form), seconds in times.items():
-        nested.setdefault(row, {})[form] = seconds
-    return nested
 
 
 def _parameters(model: nn.Module) -> int:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 LEAST_ROUNDS = 7
 Name = TypeVar("Name")
+Value = TypeVar("Value")
 
 
 def in_turn(calls: Mapping[Name, Callable[[], object]], spent: float, device: str) -> dict[Name, list[float]]:
@@ -48,6 +49,14 @@ def duration(call: Callable[[], object], device: str) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
+
+
+def nested(values: Mapping[tuple[str, str], Value]) -> dict[str, dict[str, Value]]:
+    """By row, and then by form."""
+    result: dict[str, dict[str, Value]] = {}
+    for (row, form), value in values.items():
+        result.setdefault(row, {})[form] = value
+    return result
 
 
 def flops(call: Callable[[], object]) -> int:

@@ -2,14 +2,16 @@
 
 import copy
 import gc
+import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from functools import partial
 
 import torchvision
 
 from abn import CutError, wrap_backbone
+from benchmarking.measure import duration
 
 IMPORTS = {"without": "import torch, torchvision", "with": "import torch, torchvision, abn"}
 
@@ -25,8 +27,8 @@ def import_seconds(pairs: int = 15) -> list[float]:
     return [pair["with"] - pair["without"] for pair in measured[1:]]  # the first ones fill the disk's cache
 
 
-def wrapping_seconds() -> dict[str, tuple[float, float]]:
-    """Of each classifier in torchvision: seconds to wrap it, and to copy it by ``copy.deepcopy``.
+def wrapping_seconds(repetitions: int = 3) -> dict[str, tuple[float, float, float]]:
+    """Of each classifier in torchvision, seconds: the first wrap, then the median of more, and of copying it.
 
     Left out are those that are no networks of feature maps.
     """
@@ -35,15 +37,16 @@ def wrapping_seconds() -> dict[str, tuple[float, float]]:
         arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         backbone = torchvision.models.get_model(name, **arguments)
         size = 299 if name == "inception_v3" else 224
-        times: list[float] = []
-        for work in (partial(wrap_backbone, backbone, input_size=size), partial(copy.deepcopy, backbone)):
-            gc.collect()
-            start = time.perf_counter()
-            try:
-                work()
-            except CutError:
-                break
-            times.append(time.perf_counter() - start)
-        else:
-            seconds[name] = (times[0], times[1])
+        works = partial(wrap_backbone, backbone, input_size=size), partial(copy.deepcopy, backbone)
+        try:
+            first = _seconds(works[0])
+        except CutError:
+            continue
+        wrap, copied = zip(*(map(_seconds, works) for _ in range(repetitions)), strict=True)
+        seconds[name] = first, statistics.median(wrap), statistics.median(copied)
     return seconds
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    gc.collect()  # what was left by the work before
+    return duration(work, "cpu")
