@@ -122,7 +122,7 @@ def test_page_and_picture_tell_what_the_logs_say(tmp_path):
     (tmp_path / "cpu").mkdir()
     logs(tmp_path / "cpu")
     text = page(tmp_path)
-    assert "a machine. torch 2. `python x`, `python y`." in text
+    assert "a machine. torch 2.\n\n```bash\npython x\npython y\n```" in text
     goals = ["0.90 (0.90–0.90)", "0.45 (0.45–0.45)", "0.90 (0.90–0.90)", *["1.00 (1.00–1.00)"] * 3]
     assert f"| ResNet-18, 1 | {' | '.join(goals)} |" in text
     assert "| ResNet-18, 8 |" not in text.partition("### A step of training")[0]  # did not fit into memory

@@ -137,7 +137,7 @@ def section(logs: Logs) -> str:
     added = logs.read("imports")
     return SECTION.format(
         **logs.machine,
-        commands=", ".join(f"`{command}`" for command in logs.read("commands")),
+        commands="\n".join(logs.read("commands")),
         goals=goals_table(logs),
         speed=speed_table(logs),
         networks="\n\n".join(f"**{n.title}**\n\n{network_table(logs, n)}" for n in logs.networks),
@@ -204,7 +204,11 @@ rounds, with their quartiles.
 SECTION = """\
 ## {device}
 
-{machine}. {versions}. {commands}.
+{machine}. {versions}.
+
+```bash
+{commands}
+```
 
 ![Time of each contender over that of the plain backbone, all in their best form](performance_{kind}.png)
 
