@@ -4,8 +4,8 @@
     python examples/benchmark.py
 
 Everything is compared in turn within one run: networks with an attention branch, the plain backbone, and the
-Grad-CAM of other libraries on it; those that are not installed are left out. On a GPU if there is one. An
-hour on two CPU cores with --batches 1 8 32; what is complete is not measured again.
+Grad-CAM of other libraries on it; those that are not installed are left out. On a GPU if there is one. Two
+hours on two CPU cores with --batches 1 8 32; what is complete is not measured again.
 """
 
 import argparse

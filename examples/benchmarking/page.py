@@ -195,11 +195,14 @@ rounds, with their quartiles.
   single images feel its dozen small operations. A Grad-CAM in its best form, the work of an expert, comes
   close to it in batches, where a CPU has nothing left to do but convolutions, and not for single images. And
   it explains a network that does not use the explanation.
+- **Training** channels last, compiled and in bfloat16 takes half the time and memory, whatever the network.
+  Beyond that, a full network pays for its copy of the last stage, as the straightforward one does: 0.9 of the
+  time and 0.85 of the memory are out of reach with it. The light branch trains as fast as the backbone alone.
 - **Checkpointing the stage** saves memory in training, for the time of one more forward through it.
-- **The look for NaN** in the images took longer than the light branch of a small backbone. It now looks at
-  their sum first.
-- **Hardly measurable**, and left out: the attention mechanism as one fused operation, the class activation as
-  a matrix product, leaving the attention logits out.
+- Tried by hand, not part of the script: the look for NaN in the images took longer than the light branch of a
+  small backbone, and now looks at their sum first. Nothing came of the attention mechanism as one fused
+  operation, the class activation as a matrix product, a ReLU in place in the branch, or leaving the attention
+  logits out.
 """
 SECTION = """\
 ## {device}
@@ -233,10 +236,9 @@ Time relative to the plain backbone as it comes.
 ### A step of training
 
 With the update by SGD, relative to the straightforward network as it comes (goals, eager: time 0.9, memory
-0.85).
-Memory is what the step adds at its peak to network and images: gradients, momentum, activations. Accelerated
-is channels last, compiled, under autocast to bfloat16: `--channels-last --compile --amp bfloat16` of
-[the trainer](training.md).
+0.85). Memory is what the step adds at its peak to network and images: gradients, momentum, activations.
+Accelerated is channels last, compiled, under autocast to bfloat16: `--channels-last --compile --amp bfloat16`
+of [the trainer](training.md).
 
 {training}
 
