@@ -31,15 +31,18 @@ from abn.saving import replacing
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32, 128])
+    parser.add_argument("--batches", nargs="+", type=count, default=[1, 8, 32, 128])
     parser.add_argument("--training-networks", nargs="*", choices=NETWORKS, default=["resnet18", "resnet50"])
-    parser.add_argument("--training-batch", type=int, default=16)
+    parser.add_argument("--training-batch", type=count, default=16)
     parser.add_argument("--seconds", type=float, default=60, help="to spend on each comparison")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
     parser.add_argument("--directory", type=Path, default=Path("runs/performance"), help="of the logs")
     parser.add_argument("--output", type=Path, default=DOCS, help="directory of the page")
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda, but PyTorch sees no GPU: install a driver, or leave the option out")
+    arguments.output.mkdir(parents=True, exist_ok=True)
     device, spent = arguments.device, arguments.seconds
     directory = arguments.directory / device
     directory.mkdir(parents=True, exist_ok=True)
@@ -73,6 +76,13 @@ def main() -> None:
         file.write_text(page(arguments.directory), encoding="utf-8")
     with replacing(arguments.output / f"performance_{device}.png") as file:
         picture(directory).savefig(file, format="png", dpi=100)
+
+
+def count(text: str) -> int:
+    """A number of images."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of images, expected 1 or more")
+    return int(text)
 
 
 def machine(device: str) -> dict[str, str]:

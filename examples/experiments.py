@@ -39,6 +39,7 @@ def run_all(work: Sequence[Callable[[], object]], jobs: int) -> None:
 def logged(file: Path, measure: Callable[[], Any]) -> Any:
     """What the file holds, or what is measured, which it then holds."""
     if not file.exists():
+        print(f"measuring {file}", flush=True)
         result = measure()
         with replacing(file) as part:
             part.write_text(json.dumps(result, indent=2), encoding="utf-8")

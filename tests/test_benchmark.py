@@ -125,6 +125,8 @@ def test_page_and_picture_tell_what_the_logs_say(tmp_path):
     assert "a machine. torch 2.\n\n```bash\npython x\npython y\n```" in text
     goals = ["0.90 (0.90–0.90)", "0.45 (0.45–0.45)", "0.90 (0.90–0.90)", *["1.00 (1.00–1.00)"] * 3]
     assert f"| ResNet-18, 1 | {' | '.join(goals)} |" in text
+    assert "| **goal reached** | 1 of 1 | 1 of 1 |  | 1 of 1 | 1 of 1 | 1 of 1 |" in text
+    assert "| **goal reached** |  |  | 1 of 1 | 1 of 1 |" in text
     assert "| ResNet-18, 8 |" not in text.partition("### A step of training")[0]  # did not fit into memory
     assert "| ResNet-18, 1 | torch-cam GradCAM | folded | 1.50 (1.50–1.50) | 1.50 (1.50–1.50) |" in text
     assert "torch-cam ScoreCAM, one image, ResNet-18: 500 times the plain forward." in text
