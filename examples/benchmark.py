@@ -24,6 +24,7 @@ from benchmarking.picture import picture
 from benchmarking.startup import import_seconds, wrapping_seconds
 from benchmarking.training import memory, memory_in_training, timed_steps
 from experiments import DOCS, logged
+from training.options import count, positive
 
 from abn.saving import replacing
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=count, default=[1, 8, 32, 128])
     parser.add_argument("--training-networks", nargs="*", choices=NETWORKS, default=["resnet18", "resnet50"])
     parser.add_argument("--training-batch", type=count, default=16)
-    parser.add_argument("--seconds", type=float, default=60, help="to spend on each comparison")
+    parser.add_argument("--seconds", type=positive, default=60, help="to spend on each comparison")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
     parser.add_argument("--directory", type=Path, default=Path("runs/performance"), help="of the logs")
@@ -76,13 +77,6 @@ def main() -> None:
         file.write_text(page(arguments.directory), encoding="utf-8")
     with replacing(arguments.output / f"performance_{device}.png") as file:
         picture(directory).savefig(file, format="png", dpi=100)
-
-
-def count(text: str) -> int:
-    """A number of images."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of images, expected 1 or more")
-    return int(text)
 
 
 def machine(device: str) -> dict[str, str]:

@@ -68,7 +68,7 @@ def forward_of(backbone: nn.Module, shape: Shape) -> Forward:
 
 
 def graph_operations(backbone: nn.Module, graph: fx.Graph, other: Shape) -> list[str]:
-    """What the graph does with such images."""
+    """What a graph of the backbone does with the images that :attr:`Forward.operations` are for."""
 
     def run(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
         return _logged(copy, images, fx.GraphModule(copy, graph))
