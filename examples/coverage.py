@@ -3,9 +3,10 @@
     python examples/coverage.py                        # all of them, in hours; goes on where it stopped
     python examples/coverage.py --models "timm/resnet*" --directory /tmp
 
-Each model is built with random weights and wrapped for images of its own size. Up to a limit of parameters it
-is then run for real, at the smallest size of images that it takes: a map of zeros must give the plain model's
-logits bit for bit, and the loss must give every parameter a gradient. Larger ones stay on the meta device.
+Each model is built with random weights and wrapped, as a pretrained one is, for images of its own size. Up
+to a limit of parameters it is then run for real, at the smallest size of images that it takes: a map of ones
+must give the plain model's logits bit for bit, the dense stage must hold the model's own last feature map,
+and the loss must give every parameter a gradient. Larger ones stay on the meta device.
 
 Writes coverage.csv, one row per model, and coverage.md, one row per family.
 """
@@ -15,6 +16,7 @@ import collections
 import csv
 import fnmatch
 import io
+import itertools
 import multiprocessing
 import os
 import warnings
@@ -26,12 +28,15 @@ import torchvision
 from torch import nn
 from tqdm import tqdm
 
-from abn import ABN, ABNLoss, wrap_backbone
+from abn import ABN, ABNLoss, PretrainedAttentionBranch, wrap_backbone
 from abn.backbone import create_backbone, input_shape
+from abn.cut import cut, keep_input
+from abn.dense import dense_copy
 from abn.dry_run import dry_run
 
-COLUMNS = ["model", "family", "parameters", "split", "features", "map", "stage"]
-COLUMNS += ["equal", "gradients", "image", "note"]
+COLUMNS = ["model", "family", "parameters", "split", "features", "map", "stage", "classifier"]
+COLUMNS += ["equal", "dense error", "gradients", "image", "note"]
+EXACT = 1e-4  # of the standard deviation of the last feature map
 IMAGE_SIZES = (64, 96, 128, 160, 192, 224, 256, 288, 320)
 
 
@@ -81,7 +86,10 @@ def examine(task: tuple[str, float]) -> dict[str, str]:
         row["family"] = f"{name.split('/')[0]}/{type(backbone).__module__.split('.')[-1]}"
         row["parameters"] = f"{count(backbone) / 1e6:.1f} M"
         with torch.device(device):
-            model = wrap_backbone(name)
+            try:
+                model = wrap_backbone(name, start="pretrained")
+            except ValueError:  # its classifier is read in no such way, or it cannot be cut at all
+                model = wrap_backbone(name, stage="dense", map="evidence", mechanism="dimming")
         describe(model, input_shape(backbone, None), row)
         if count(backbone) <= limit * 1e6:
             compare(backbone, model, row)
@@ -115,7 +123,9 @@ def describe(model: ABN, shape: tuple[int, int, int], row: dict[str, str]) -> No
     if isinstance(model.attention_branch.stage, nn.Identity):
         row["stage"] = "none"
     else:
-        row["stage"] = "stride 1" if attention_map.shape[2:] == features.shape[2:] else "resized"
+        row["stage"] = "dense" if attention_map.shape[2:] == features.shape[2:] else "keeps its stride"
+    if isinstance(model.attention_branch, PretrainedAttentionBranch):
+        row["classifier"] = model.attention_branch.classifier.summary()
 
 
 def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
@@ -138,13 +148,37 @@ def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
             if size == tuple(own_size):
                 raise
     with torch.no_grad():
-        output = model(images, attention_map=torch.zeros(1, 1, 1))
+        output = model(images, attention_map=torch.ones(1, 1, 1))
     row["image"] = "×".join(map(str, size))
     alike = torch.equal(*expected)  # then it does not depend on the image, and says nothing
     row["equal"] = "yes" if torch.equal(output.perception_logits, expected) and not alike else "no"
+    row["dense error"] = dense_error(backbone, images)
     ABNLoss()(model.train()(images), torch.tensor([0, 1])).backward()
     missing = [key for key, parameter in model.named_parameters() if parameter.grad is None]
     row["gradients"] = f"none for {', '.join(missing)}" if missing else "all"
+
+
+@torch.no_grad()
+def dense_error(backbone: nn.Module, images: torch.Tensor) -> str:
+    """How far the dense stage is from the last feature map where both must be equal, in deviations."""
+    parts = cut(backbone, input_shape(backbone, None), None)
+    if parts.stage is None:
+        return ""
+    keep_input(parts.stage, parts.features)
+    dense = dense_copy(parts.stage, parts.features)
+    if dense is None:
+        return ""
+    features = parts.feature_extractor(images)
+    expected, output = parts.stage(features), dense(features)
+    rows, columns = (round(output.shape[i] / expected.shape[i]) for i in (2, 3))
+    errors = []
+    for i, j in itertools.product(
+        range(rows), range(columns)
+    ):  # which pixels are equal depends on the padding
+        chosen = output[..., i::rows, j::columns]
+        height, width = (min(chosen.shape[k], expected.shape[k]) for k in (2, 3))
+        errors.append((chosen[..., :height, :width] - expected[..., :height, :width]).abs().max())
+    return f"{(min(errors) / expected.std()).item():.1e}"
 
 
 def read(path: Path) -> dict[str, dict[str, str]]:
@@ -179,6 +213,7 @@ def report(rows: dict[str, dict[str, str]], limit: float) -> str:
     return REPORT.format(
         versions=f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}",
         limit=f"{limit:g}",
+        exact=EXACT,
         wrapped="\n".join(line(family, done) for family, done in wrapped.items()),
         refused="\n".join(
             f"| {family} | {len(notes)} of {len(families[family])} | {most_common(notes)} |"
@@ -196,7 +231,10 @@ def line(family: str, done: list[dict[str, str]]) -> str:
     ran = [row for row in done if row["image"]]
     figures = [len(done), len(ran), sum(row["equal"] == "yes" for row in ran)]
     figures += [sum(row["gradients"] == "all" for row in ran)]
-    figures += [sum(row["stage"] == kind for row in done) for kind in ("stride 1", "resized", "none")]
+    figures += [sum(row["stage"] == kind for row in done) for kind in ("dense", "keeps its stride", "none")]
+    compared = [float(row["dense error"]) for row in ran if row["dense error"]]
+    figures += [f"{sum(error <= EXACT for error in compared)} of {len(compared)}"]
+    figures += [sum(row["classifier"] != "" for row in done)]
     return f"| {family} | {' | '.join(map(str, figures))} |"
 
 
@@ -215,15 +253,18 @@ map, and the reason where it is refused.
 - **wrapped**: `wrap_backbone(name)` returns a network. A family is the module of the library that defines it.
 - **run**: of these, run with numbers, because the model has at most {limit} million parameters. The others
   were wrapped on the meta device, which knows shapes alone.
-- **equal**: of these, a map of zeros gives the logits of the plain model bit for bit, and these logits depend
+- **equal**: of these, a map of ones gives the logits of the plain model bit for bit, and these logits depend
   on the image.
 - **gradients**: of these, the loss gives every parameter a gradient.
-- **stride 1**, **resized**, **none**: what the attention branch runs first. A copy of the last stage at
-  stride 1, with a map as fine as the features; a copy that keeps its stride, with a map that is resized to
-  them; or nothing, because no stage lies behind the split.
+- **dense**, **keeps its stride**, **none**: what the attention branch runs first. A copy of the last stage at
+  every pixel, with a map as fine as the features; a plain copy, with a map that is resized to them; or
+  nothing, because no stage lies behind the split.
+- **exact**: of the dense stages that were run, those that hold the model's own last feature map at every r-th
+  pixel, to {exact:g} of its standard deviation.
+- **classifier**: the attention branch starts from the model's own classifier. The others start anew.
 
-| family | wrapped | run | equal | gradients | stride 1 | resized | none |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| family | wrapped | run | equal | gradients | dense | keeps its stride | none | exact | classifier |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {wrapped}
 
 ## Refused

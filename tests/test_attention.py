@@ -56,7 +56,9 @@ def test_log_sum_adds_up_all_classes_by_hand():
 
 
 def test_unknown_kind_of_map_is_refused():
-    with pytest.raises(ValueError, match=r"map is 'softmax', expected one of \('class_activation', "):
+    with pytest.raises(
+        ValueError, match=r"map is 'softmax', expected without tasks= one of 'evidence', 'class_activation', "
+    ):
         AttentionBranch(in_channels=2, num_classes=2, map="softmax")
 
 
@@ -71,9 +73,9 @@ def test_a_new_convolution_rises_with_the_class_responses():
     assert correlation > 0.9
 
 
-def two_classes() -> AttentionBranch:
+def two_classes(map: str = "class_activation") -> AttentionBranch:
     """Its responses are its two channels of features; 2 speaks for the first class, 4 for the second."""
-    branch = AttentionBranch(in_channels=2, num_classes=2).eval()
+    branch = AttentionBranch(in_channels=2, num_classes=2, map=map).eval()
     for norm in (branch.norm, branch.response_norm):
         norm.eps = 0.0
     with torch.no_grad():
@@ -96,6 +98,21 @@ def test_class_activation_by_hand():
     torch.testing.assert_close(only[0, 0], expected)
     expected[:3, 4:7] = 1 / (2 - 0.25**4)  # 0.1 × 4 × 9 is a quarter of 0.9 × 2 × 8
     torch.testing.assert_close(mixed[0, 0], expected)
+
+
+def test_evidence_by_hand():
+    branch = two_classes("evidence")
+    responses = torch.zeros(1, 2, 12, 12)
+    responses[0, 0, 2, 2] = 9.0  # a single pixel each, of which two means over 3×3 pixels make a pyramid
+    responses[0, 0, 8, 8] = 4.5
+    only = branch.class_activation(responses, torch.tensor([[1.0, 0.0]])).detach()
+    pyramid = torch.outer(*[torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0]) / 3] * 2)
+    shares = torch.zeros(12, 12)
+    shares[:5, :5] = pyramid
+    shares[6:11, 6:11] = pyramid / 2
+    expected = shares**6 / (shares**6 + 0.5**6 * (1 - shares**6))
+    torch.testing.assert_close(only[0, 0], expected)
+    assert only[0, 0, 8, 8] == pytest.approx(1 / (2 - 0.5**6))  # at half the maximum one half
 
 
 def test_class_activation_shows_the_classes_that_the_branch_sees():

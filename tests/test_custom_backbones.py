@@ -26,7 +26,7 @@ class Plain(nn.Module):
 def assert_equals_plain(backbone: nn.Module, **arguments: object) -> nn.Module:
     model = wrap_backbone(backbone, **arguments)
     images = torch.randn(2, 3, 32, 32)
-    output = model.eval()(images, attention_map=torch.zeros(1, 1, 1))
+    output = model.eval()(images, attention_map=torch.ones(1, 1, 1))
     assert torch.equal(output.perception_logits, backbone.eval()(images))
     return model
 
@@ -138,7 +138,7 @@ def test_networks_of_ones_own_are_cut(backbone):
     model = assert_equals_plain(plain)
     for batch, size in ((1, 32), (3, 48)):  # nothing of the rehearsal's own batch is left
         images = torch.randn(batch, 3, size, size)
-        assert torch.equal(model(images, attention_map=torch.zeros(1, 1, 1)).perception_logits, plain(images))
+        assert torch.equal(model(images, attention_map=torch.ones(1, 1, 1)).perception_logits, plain(images))
     assert wrap_backbone(backbone(), num_classes=7)(torch.randn(2, 3, 32, 32)).perception_logits.shape == (
         2,
         7,
@@ -198,7 +198,7 @@ def test_any_number_and_size_of_images_is_classified_like_in_the_backbone(backbo
     model = wrap_backbone(plain, input_size=16).eval()  # where there is one window alone
     for batch, size in ((2, 16), (3, 32), (5, 48)):
         images = torch.randn(batch, 3, size, size)
-        output = model(images, attention_map=torch.zeros(1, 1, 1))
+        output = model(images, attention_map=torch.ones(1, 1, 1))
         assert torch.equal(output.perception_logits, plain(images))
         assert output.attention_logits.shape == output.perception_logits.shape
         assert len(output.attention_map) == batch
@@ -309,7 +309,7 @@ def test_module_around_a_network_with_other_inputs_or_outputs_is_cut(network, fo
     backbone = Around(inner, forward).eval()
     model = wrap_backbone(backbone, input_size=(channels, 32, 32), num_classes=num_classes)
     images = torch.randn(2, channels, 32, 32)
-    logits = model(images, attention_map=torch.zeros(1, 1, 1)).perception_logits
+    logits = model(images, attention_map=torch.ones(1, 1, 1)).perception_logits
     assert torch.equal(logits, backbone(images)) if num_classes is None else logits.shape == (2, 7)
 
 
@@ -628,7 +628,7 @@ def test_constants_in_the_forward_are_kept():
     backbone = WithConstants()
     model = wrap_backbone(backbone)
     images = torch.randn(2, 3, 32, 32)
-    assert torch.equal(model(images, attention_map=torch.zeros(1, 1, 1)).perception_logits, backbone(images))
+    assert torch.equal(model(images, attention_map=torch.ones(1, 1, 1)).perception_logits, backbone(images))
     assert vars(backbone).keys() == vars(WithConstants()).keys()
 
 

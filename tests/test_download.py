@@ -336,7 +336,8 @@ def test_published_weights_come_from_their_file(drive):
     torch.save(to_reference(abn_resnet18(num_classes=200, map="convolution").state_dict()), buffer)
     download.side_effect = lambda *args, output, **kwargs: Path(output).write_bytes(buffer.getvalue())
     model = hub.load("abn_resnet18_cub", progress=False)
-    assert model.config == {"model": "abn_resnet18", "num_classes": 200, "map": "convolution"}
+    built = {"model": "abn_resnet18", "num_classes": 200, "map": "convolution"}
+    assert model.config == {**built, "stage": "copy", "start": "new", "mechanism": "residual"}
     assert (
         download.call_args.kwargs["url"]
         == "https://drive.google.com/file/d/1SGlBahck_F8CkBmfxkCCjBjA_2UT_t1v"

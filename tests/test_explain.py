@@ -158,7 +158,7 @@ def test_each_task_has_its_map_and_its_value(arguments, sign, tmp_path, images):
         ("nowhere", None, [], "no image and no folder"),
         (".", None, [], "no image in"),
         ("out", None, [], "the folder of the images"),
-        ("file.txt", None, ["--device", "gpu"], "--device is 'gpu', which is not to be had here"),
+        ("file.txt", None, ["--device", "gpu"], "--device is 'gpu', which is not available on this machine"),
         ("file.txt", "no_such_model", [], "there is no file no_such_model"),
         ("file.txt", None, ["--batch-size", "0"], "--batch-size is 0"),
         ("file.txt", None, ["--rescale", "--sign", "both"], "--rescale and --sign exclude each other"),

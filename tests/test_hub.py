@@ -65,7 +65,13 @@ def test_directory_holds_what_a_builder_made(name, tmp_path):
     model = network(name, **further)
     model.save_pretrained(tmp_path)
     loaded = hub.load(tmp_path)
-    assert loaded.config == {**model.config, "mechanism": model.perception_branch.mechanism}
+    stage = further.get("stage", "copy")
+    assert loaded.config == {
+        **model.config,
+        "start": "new",
+        "stage": stage,
+        "mechanism": model.perception_branch.mechanism,
+    }
     assert not any(module.training for module in loaded.modules())
     assert_equal(loaded, model)
     assert_equal(hub.load(str(tmp_path / "model.safetensors")), model)  # also describes itself
@@ -214,7 +220,7 @@ def test_checkpoint_of_another_network_is_refused(tmp_path):
 
 
 def test_backbone_wrapped_by_hand_is_refused_without_its_configuration(tmp_path):
-    torch.save(wrap_backbone("timm/test_resnet").state_dict(), tmp_path / "model.pth")
+    torch.save(wrap_backbone("timm/test_resnet", stage="copy").state_dict(), tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"of no known network: no ResNet has stages"):
         hub.load(tmp_path / "model.pth")
 
@@ -378,10 +384,13 @@ def test_destination_of_another_kind_is_refused(destination, checkpoint, tmp_pat
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: wrap_backbone("timm/test_resnet"), r"no ResNet has stages of \(1, 1, 1, 1\) blocks"),
+        (
+            lambda: wrap_backbone("timm/test_resnet", stage="copy"),
+            r"no ResNet has stages of \(1, 1, 1, 1\) blocks",
+        ),
         (lambda: wrap_backbone("timm/test_resnet", split="layer2"), "has: unknown entries"),
         (
-            lambda: wrap_backbone("timm/resnet18d", stem_width=8),
+            lambda: wrap_backbone("timm/resnet18d", stage="copy", stem_width=8),
             "has: it is built with {'backbone': 'timm/resnet18d'",
         ),
         (lambda: network(stage="none"), "has: the state dict holds"),

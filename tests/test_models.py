@@ -46,7 +46,8 @@ def test_weights_are_torchvisions(monkeypatch):
     assert entry is ResNet18_Weights.IMAGENET1K_V1
     assert arguments["progress"] is False
     assert torch.equal(model.feature_extractor.conv1.weight, weights["conv1.weight"])
-    assert torch.equal(model.attention_branch.stage.layer4[0].conv1.weight, weights["layer4.0.conv1.weight"])
+    stage = model.attention_branch.stage.layer4  # a dense one, since there are weights
+    assert torch.equal(stage[0].conv1.layer.weight, weights["layer4.0.conv1.weight"])
     assert model.perception_branch.tail.fc.out_features == 10
 
 

@@ -9,6 +9,7 @@ from architectures import ARCHITECTURES, build, image_size
 from torch import nn
 
 from abn import ABNLoss, AttentionBranch, CutError, find_splits, wrap_backbone
+from abn.mechanisms import MECHANISMS
 
 # The last one is cut within a container.
 SMALL = [
@@ -30,12 +31,15 @@ def backbone(name):
     return build(name).eval()
 
 
-def test_zero_map_gives_the_logits_of_the_plain_backbone_bit_for_bit(name, backbone):
+def test_neutral_map_gives_the_logits_of_the_plain_backbone_bit_for_bit(name, backbone):
     model = wrap_backbone(backbone)
     images = torch.randn(2, 3, image_size(name), image_size(name) + 32)
     with torch.no_grad():
-        output = model(images, attention_map=torch.zeros(1, 1, 1, 1))
-        assert torch.equal(output.perception_logits, backbone(images))
+        expected = backbone(images)
+        for mechanism in MECHANISMS.values():
+            model.perception_branch.mechanism = mechanism.name
+            output = model(images, attention_map=torch.full((1, 1, 1, 1), mechanism.neutral))
+            assert torch.equal(output.perception_logits, expected)
         features = model.feature_extractor(images)
     assert output.attention_logits.shape == output.perception_logits.shape
     if (
@@ -121,7 +125,7 @@ def test_dropout_follows_train_eval_train_like_in_the_plain_backbone(make_backbo
         torch.manual_seed(1)
         with torch.no_grad():
             features = model.feature_extractor(images)
-            return model.perception_branch(features, torch.zeros(1, 1, 1, 1))
+            return model.perception_branch(features, torch.ones(1, 1, 1, 1))
 
     for training in (True, False, True):
         backbone.train(training)
@@ -181,7 +185,10 @@ def test_state_dict_keeps_the_names_of_the_backbone():
     }
     assert extractor | tail == backbone.state_dict().keys()
     assert not extractor & tail
-    assert "attention_branch.stage.layer4.0.conv1.weight" in keys
+    assert {
+        "attention_branch.stage.layer4.0.conv2.weight",
+        "attention_branch.classifier.layers.0.weight",
+    } <= keys
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -237,7 +244,7 @@ def test_num_classes_replaces_the_classifier_and_nothing_else(name):
 
 def test_stage_copy_starts_from_the_weights_of_the_last_stage():
     backbone = build("torchvision/resnet18")
-    stage = wrap_backbone(backbone).attention_branch.stage
+    stage = wrap_backbone(backbone, stage="copy", start="new").attention_branch.stage
     for key, value in backbone.layer4.state_dict().items():
         assert torch.equal(stage.state_dict()[f"layer4.{key}"], value)
     assert stage.layer4[0].conv1.stride == stage.layer4[0].downsample[0].stride == (1, 1)
@@ -292,7 +299,7 @@ def test_copied_stage_that_begins_in_place_gets_its_own_features():
     backbone = PreActivated()
     model = wrap_backbone(backbone, split="conv1")
     images = torch.randn(2, 3, 32, 32)
-    output = model(images, attention_map=torch.zeros(1, 1, 1))
+    output = model(images, attention_map=torch.ones(1, 1, 1))
     assert torch.equal(output.perception_logits, backbone(images))
     ABNLoss()(output, torch.tensor([0, 1])).backward()
 
@@ -303,7 +310,7 @@ def test_split_by_name(split):
     model = wrap_backbone(backbone, split=split)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        output = model(images, attention_map=torch.zeros(1, 1, 1))
+        output = model(images, attention_map=torch.ones(1, 1, 1))
     assert torch.equal(output.perception_logits, backbone(images))
     assert split in dict(model.feature_extractor.named_modules())
     size = {"layer1": 16, "layer2": 8, "layer3.4": 4, "layer4": 2}[split]
@@ -335,7 +342,8 @@ def test_splits_print_as_a_table():
     table = str(find_splits("torchvision/resnet18")).splitlines()
     assert table[0].split() == ["split", "channels", "stride", "height", "×", "width"]
     assert "layer3        256      16      14 × 14  ← default" in table
-    assert len({line.index("×") for line in table[1:]}) == 1
+    assert table[-1] == "attention branch starts from the classifier: Linear(512, 1000)"
+    assert len({line.index("×") for line in table[1:-1]}) == 1
 
 
 def test_finding_splits_leaves_the_backbone_alone():
@@ -355,7 +363,7 @@ def test_channels_last_network_gets_its_features_with_channels_first(name, split
     model = wrap_backbone(backbone)
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
-        output = model(images, attention_map=torch.zeros(1, 1, 1))
+        output = model(images, attention_map=torch.ones(1, 1, 1))
         assert torch.equal(output.perception_logits, backbone(images))
         features = model.feature_extractor(images)
     assert features.shape[2:] == (4, 6)
@@ -404,7 +412,11 @@ def test_input_too_small_for_the_cut_is_refused():
         ({"num_classes": 0}, ValueError, "num_classes is 0, expected a number of at least 1"),
         ({"num_classes": "7"}, ValueError, "num_classes is '7', expected a number of at least 1"),
         ({"split": 3}, ValueError, "split is 3, expected a name"),
-        ({"stage": "copied"}, ValueError, "stage is 'copied', expected 'copy', 'light', 'none' or a module"),
+        (
+            {"stage": "copied"},
+            ValueError,
+            "stage is 'copied', expected 'dense', 'copy', 'light', 'none' or a module",
+        ),
         ({"mechanism": "additive"}, ValueError, "mechanism is 'additive'"),
         ({"input_size": 0}, ValueError, "input_size is 0, expected one number of pixels"),
         ({"input_size": (64, 64)}, ValueError, r"input_size is \(64, 64\), expected .* \(C, H, W\)"),

@@ -29,7 +29,8 @@ class Candidate:
     """Whether the map also learns from the branch's own class activation."""
 
     def network(self, channels: int) -> ABN:
-        model = abn_cifar_resnet(20, in_channels=channels, **self.arguments)
+        arguments = {"map": "class_activation", **self.arguments}
+        model = abn_cifar_resnet(20, in_channels=channels, **arguments)
         for change in self.changes:
             change(model)
         return model

@@ -1,7 +1,7 @@
 """Attention Branch Networks (Fukui et al., CVPR 2019): image classifiers that explain themselves."""
 
 from abn import hub
-from abn.attention import AttentionBranch
+from abn.attention import AttentionBranch, PretrainedAttentionBranch
 from abn.losses import ABNLoss, AttentionMapLoss
 from abn.models import (
     abn_cifar_densenet,
@@ -22,6 +22,7 @@ from abn.models import (
 from abn.multitask import MultiTaskAttentionBranch, MultiTaskPerceptionBranch, ResponseAttentionBranch
 from abn.network import ABN, ABNOutput, LogitsOnly
 from abn.perception import PerceptionBranch
+from abn.pooled_classifier import PooledClassifier
 from abn.preprocessing import Preprocessing
 from abn.registry import create_model, list_models
 from abn.tracer import CutError
@@ -40,7 +41,9 @@ __all__ = [
     "MultiTaskAttentionBranch",
     "MultiTaskPerceptionBranch",
     "PerceptionBranch",
+    "PooledClassifier",
     "Preprocessing",
+    "PretrainedAttentionBranch",
     "ResponseAttentionBranch",
     "abn_cifar_densenet",
     "abn_cifar_resnet",

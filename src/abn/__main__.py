@@ -1,18 +1,20 @@
 """The command line: ``python -m abn``."""
 
 import argparse
+import difflib
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
 from abn import hub
 from abn.explain import explain, image_paths
-from abn.perception import Mechanism
+from abn.map_kinds import MAPS
+from abn.mechanisms import MECHANISMS
+from abn.network import ABN
 from abn.visualize import Sign
-
-MECHANISM = "attention mechanism, where the weights do not tell it"
+from abn.wrap import wrap_backbone
 
 
 def main() -> None:
@@ -24,14 +26,29 @@ def main() -> None:
     )
     command.add_argument("source", help="what abn.hub.load takes: a file, a directory, a name, an address")
     command.add_argument("destination", help=".safetensors, or .pth.tar for the official code")
-    command.add_argument("--mechanism", choices=get_args(Mechanism), help=MECHANISM)
+    _add_what_weights_leave_open(command)
     command.set_defaults(run=_convert)
     command = commands.add_parser("explain", help="shows for images where a network looks")
     command.add_argument("source", type=Path, metavar="IMAGE_OR_FOLDER")
     command.add_argument(
-        "--model", required=True, help="what abn.hub.load takes: a name, a file, a directory"
+        "--model",
+        required=True,
+        help="what abn.hub.load takes: a name, a file, a directory; or timm/... or torchvision/..., a "
+        "pretrained classifier, which needs no training to explain itself",
     )
-    command.add_argument("--mechanism", choices=get_args(Mechanism), help=MECHANISM)
+    command.add_argument(
+        "--backbone-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of a timm/... or torchvision/... classifier (default: those of the library)",
+    )
+    command.add_argument(
+        "--class",
+        dest="of_class",
+        metavar="CLASS",
+        help="name or number of a class whose evidence to show (default: of those that are seen)",
+    )
+    _add_what_weights_leave_open(command)
     command.add_argument("--out", required=True, type=Path, help="folder for the pictures")
     command.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time")
     command.add_argument("--rescale", action="store_true", help="stretches each map over all colours")
@@ -47,8 +64,15 @@ def main() -> None:
         sys.exit(f"abn: {error}")
 
 
+def _add_what_weights_leave_open(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--mechanism", choices=MECHANISMS, help="attention mechanism, where the weights do not tell it"
+    )
+    command.add_argument("--map", choices=MAPS, help="kind of map, where the weights do not tell it")
+
+
 def _convert(arguments: argparse.Namespace) -> int:
-    hub.convert(arguments.source, arguments.destination, mechanism=arguments.mechanism)
+    hub.convert(arguments.source, arguments.destination, mechanism=arguments.mechanism, map=arguments.map)
     return 0
 
 
@@ -62,8 +86,10 @@ def _explain(arguments: argparse.Namespace) -> int:
     try:
         device = torch.zeros(1, device=arguments.device).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device is {arguments.device!r}, which is not to be had here: {error}") from error
-    model = hub.load(arguments.model, mechanism=arguments.mechanism).to(device)
+        raise ValueError(
+            f"--device is {arguments.device!r}, which is not available on this machine: {error}"
+        ) from error
+    model = _network(arguments).to(device)
     skipped = explain(
         model,
         arguments.source,
@@ -71,9 +97,41 @@ def _explain(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         rescale=arguments.rescale,
         sign=arguments.sign,
+        of_class=None if arguments.of_class is None else _class(arguments.of_class, model),
     )
     print(f"pictures: {arguments.out}; images skipped: {len(skipped)}")
     return 1 if skipped else 0
+
+
+def _network(arguments: argparse.Namespace) -> ABN:
+    """A saved network, or a pretrained classifier made one."""
+    library = arguments.model.partition("/")[0]
+    if library not in ("timm", "torchvision") or Path(arguments.model).exists():
+        if arguments.backbone_weights is not None:
+            raise ValueError(
+                f"--backbone-weights is for --model timm/... or torchvision/..., not for {arguments.model}"
+            )
+        return hub.load(arguments.model, mechanism=arguments.mechanism, map=arguments.map)
+    from_library: dict[str, Any] = {"pretrained": True} if library == "timm" else {"weights": "DEFAULT"}
+    return wrap_backbone(
+        arguments.model,
+        map=arguments.map,
+        mechanism=arguments.mechanism,
+        backbone_weights=arguments.backbone_weights,
+        **(from_library if arguments.backbone_weights is None else {}),
+    ).eval()
+
+
+def _class(asked: str, model: ABN) -> int:
+    """The number of a class, given by number or by name."""
+    if asked.isdecimal():
+        return int(asked)
+    names = [name.lower() for name in model.classes or ()]
+    if asked.lower() not in names:
+        similar = ", ".join(difflib.get_close_matches(asked.lower(), names))
+        hint = f"similar: {similar}" if similar else "give its number"
+        raise ValueError(f"--class is {asked!r}, expected the name or number of a class; {hint}")
+    return names.index(asked.lower())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """The attention branch: from features to class scores and one attention map."""
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-MapKind = Literal["class_activation", "convolution", "log_sum"]
-_HALFWAY = 0.25  # of the highest evidence, where a class activation map is at half its height
+from abn.map_kinds import MAPS, check_map
+from abn.pooled_classifier import PooledClassifier
 
 
 class AttentionBranch(nn.Module):
@@ -29,15 +26,17 @@ class AttentionBranch(nn.Module):
 
     The maps:
 
-    - ``"class_activation"``: the evidence for the classes that the branch sees. A pixel's evidence for
-      class c is :math:`e_c = \sum_k W_{ck} r_k` with W the weights of the R→K convolution, so that the
-      score of c is the mean of :math:`e_c` over the pixels: its class activation (Zhou et al., "Learning
-      Deep Features for Discriminative Localization", CVPR 2016). With the branch's own probabilities p, A
-      is :math:`\sum_c p_c \, e_c`, where it is positive, averaged over 3×3 pixels and divided by its
-      maximum. The map is :math:`A^4 / (A^4 + h^4 (1 - A^4))` with h = 0.25: about 1 on what decides, 0 on
-      what hardly counts, and one half at a quarter of the maximum. It adds no weights, and cannot become
-      inverted, which the others can; docs/explanations.md has the figures. It says where, not how much: its
-      maximum is always 1.
+    - ``"evidence"``: the evidence for the classes that the branch sees. A pixel's evidence for class c is
+      :math:`e_c = \sum_k W_{ck} r_k` with W the weights of the R→K convolution, so that the score of c is the
+      mean of :math:`e_c` over the pixels: its class activation (Zhou et al., "Learning Deep Features for
+      Discriminative Localization", CVPR 2016). With the branch's own probabilities p, A is
+      :math:`\sum_c p_c \, e_c`, where it is positive, averaged twice over 3×3 pixels and divided by its
+      maximum. The map is :math:`A^6 / (A^6 + h^6 (1 - A^6))` with h = 0.5: near 1 on what decides, near 0 on
+      what hardly counts, and one half at half the maximum. It adds no weights, and cannot become inverted,
+      which the two others can. It says where, not how much: its maximum is always 1.
+      docs/pretrained.md and docs/explanations.md have the figures.
+    - ``"class_activation"``: the same, averaged once, with a power of 4 and h = 0.25. For networks that are
+      trained from nothing. On photographs it is near 1 over a third of the image.
     - ``"convolution"``: 3×3 conv R→1, BN, sigmoid, as in the official code and the published weights (the
       paper draws a 1×1 convolution). Here the convolution starts from one positive constant instead of
       random signs, so that a new map begins as the mean class response and not, by chance, as its negative.
@@ -71,11 +70,11 @@ class AttentionBranch(nn.Module):
         num_classes: int,
         stage: nn.Module | None = None,
         *,
-        map: MapKind = "class_activation",
+        map: str = "class_activation",
         response_channels: int | None = None,
     ) -> None:
         super().__init__()
-        check_map(map)
+        check_map(map, several_tasks=False)
         check_counts(in_channels=in_channels, num_classes=num_classes, response_channels=response_channels)
         response_channels = response_channels or default_response_channels(num_classes)
         self.stage = nn.Identity() if stage is None else stage
@@ -93,12 +92,8 @@ class AttentionBranch(nn.Module):
                 self.classifier.weight -= self.classifier.weight.mean(dim=1, keepdim=True)
         self.response_channels = None if response_channels == num_classes else response_channels
         self.map = map
-        if map == "convolution":
-            self.map_conv = nn.Conv2d(response_channels, 1, kernel_size=3, padding=1, bias=False)
-            self.map_norm = nn.BatchNorm2d(1)
-            # Nothing in the loss fixes the map's sign, so the start decides it. The constant has the
-            # root mean square of PyTorch's own initialisation of this layer.
-            nn.init.constant_(self.map_conv.weight, (3 * 9 * response_channels) ** -0.5)
+        if (add_layers := MAPS[map].add_layers) is not None:
+            add_layers(self, response_channels)
 
     def extra_repr(self) -> str:
         return f"map={self.map!r}"
@@ -135,10 +130,8 @@ class AttentionBranch(nn.Module):
         Returns:
             (B, 1, h, w), from 0 to its maximum of 1; 0 everywhere if no pixel speaks for these classes.
         """
-        weight = self.classifier.weight.flatten(1)  # (K, R)
-        weighted = (shares @ weight)[:, :, None, None] * responses
-        evidence = weighted.sum(dim=1, keepdim=True, dtype=torch.float32)
-        return map_of_evidence(evidence).to(responses.dtype)
+        weights = shares @ self.classifier.weight.flatten(1)  # (B, R)
+        return _evidence_map(self.map, weights, responses)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the class scores and the attention map.
@@ -155,37 +148,111 @@ class AttentionBranch(nn.Module):
         """
         responses = self.responses(features)  # (B, R, h, w)
         attention_logits = self.classifier(responses.mean(dim=(2, 3), keepdim=True)).flatten(1)  # (B, K)
-        if self.map == "class_activation":
-            # Which classes are shown is not to be learned from how the map serves the other branch.
-            shares = attention_logits.detach().softmax(dim=1)
-            attention_map = self.class_activation(responses, shares.to(responses.dtype))
-        elif self.map == "convolution":
-            attention_map = self.map_norm(self.map_conv(responses)).sigmoid()  # (B, 1, h, w)
-        else:
-            attention_map = responses.log1p().sum(dim=1, keepdim=True)  # (B, 1, h, w)
-        return attention_logits, attention_map
+        if (of_responses := MAPS[self.map].of_responses) is not None:
+            return attention_logits, of_responses(self, responses)
+        # Which classes are shown is not to be learned from how the map serves the other branch.
+        shares = attention_logits.detach().softmax(dim=1).to(responses.dtype)
+        return attention_logits, self.class_activation(responses, shares)
+
+
+class PretrainedAttentionBranch(nn.Module):
+    r"""Scores the classes and shows where it looked, with the classifier of a pretrained backbone.
+
+    ::
+
+        features ─► stage ─► responses r ─► average pool ─► classifier ─► attention_logits
+                                         └─► evidence for the classes ──► attention_map
+
+    What the classifier says of each pixel of the last feature map is the evidence for each class there, and
+    its mean the scores: see :class:`abn.PooledClassifier`. So the branch is as good as the backbone from the
+    start. It is the branch of Fukui et al., CVPR 2019, section 3.1, with the backbone's own layers in the
+    place of new ones, which would have to be trained first: :class:`AttentionBranch`.
+
+    Args:
+        classifier: Takes the pooled output of the stage to scores.
+        stage: Runs on the features first: the backbone's part from there to the last feature map. ``None``
+            if there is nothing between.
+        map: ``"evidence"`` or ``"class_activation"``, see :class:`AttentionBranch`.
+
+    Raises:
+        ValueError: If the map is not made of evidence.
+
+    Example:
+        >>> branch = PretrainedAttentionBranch(PooledClassifier([nn.Linear(256, 10)]))
+        >>> attention_logits, attention_map = branch(torch.randn(2, 256, 14, 14))
+        >>> attention_logits.shape, attention_map.shape
+        (torch.Size([2, 10]), torch.Size([2, 1, 14, 14]))
+    """
+
+    def __init__(
+        self, classifier: PooledClassifier, stage: nn.Module | None = None, *, map: str = "evidence"
+    ) -> None:
+        super().__init__()
+        check_map(map, several_tasks=False)
+        if MAPS[map].of_evidence is None:
+            raise ValueError(
+                f"map is {map!r}, which needs layers that no backbone has: start the branch anew, with "
+                "AttentionBranch or start='new'"
+            )
+        self.stage = nn.Identity() if stage is None else stage
+        self.classifier = classifier
+        self.map = map
+
+    def extra_repr(self) -> str:
+        return f"map={self.map!r}"
+
+    def responses(self, features: Tensor) -> Tensor:
+        """What the scores and the map are computed from: the stage's output.
+
+        Args:
+            features: (B, C, H, W).
+
+        Returns:
+            (B, C', h, w).
+
+        Raises:
+            ValueError: If the features are not (B, C, H, W) or have a single pixel.
+        """
+        check_features(features)
+        responses: Tensor = self.stage(features)
+        return responses
+
+    def class_activation(self, responses: Tensor, shares: Tensor) -> Tensor:
+        """Where the evidence is for some classes. As :meth:`AttentionBranch.class_activation`."""
+        weights = self.classifier.weights(responses.mean(dim=(2, 3)), shares)  # (B, C')
+        return _evidence_map(self.map, weights, responses)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the class scores and the attention map.
+
+        Args:
+            features: (B, C, H, W).
+
+        Returns:
+            ``attention_logits`` (B, K) and ``attention_map`` (B, 1, h, w), in [0, 1]; h and w are those of
+            the stage's output.
+
+        Raises:
+            ValueError: If the features are not (B, C, H, W) or have a single pixel.
+        """
+        responses = self.responses(features)  # (B, C', h, w)
+        attention_logits = self.classifier(responses.mean(dim=(2, 3)))  # (B, K)
+        # Which classes are shown is not to be learned from how the map serves the other branch.
+        shares = attention_logits.detach().softmax(dim=1).to(responses.dtype)
+        return attention_logits, self.class_activation(responses, shares)
+
+
+def _evidence_map(kind: str, weights: Tensor, responses: Tensor) -> Tensor:
+    """The map (B, 1, h, w) of responses (B, R, h, w), each with its weight (B, R)."""
+    of_evidence = MAPS[kind].of_evidence
+    assert of_evidence is not None
+    evidence = (weights[:, :, None, None] * responses).sum(dim=1, keepdim=True, dtype=torch.float32)
+    return of_evidence(evidence).to(responses.dtype)
 
 
 def default_response_channels(num_classes: int) -> int:
     """One per class; but 16 for a single output, and 2048 at most, since there are K·R weights."""
     return 16 if num_classes == 1 else min(num_classes, 2048)
-
-
-def map_of_evidence(evidence: Tensor) -> Tensor:
-    """Class activation maps (B, N, h, w), in float32, of evidence that has this shape."""
-    # Half precision has no room for the powers.
-    evidence = F.avg_pool2d(evidence.float().relu(), kernel_size=3, stride=1, padding=1)
-    highest = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    sharpened = (evidence / highest) ** 4
-    return sharpened / (sharpened + _HALFWAY**4 * (1 - sharpened))
-
-
-def check_map(map: str) -> None:
-    """Raises a ValueError if there is no such kind of map."""
-    if map not in get_args(MapKind):
-        raise ValueError(
-            f"map is {map!r}, expected one of {get_args(MapKind)}; other kinds are for several tasks, tasks="
-        )
 
 
 def check_features(features: Tensor) -> None:
@@ -198,7 +265,7 @@ def check_features(features: Tensor) -> None:
 
 
 def check_counts(**counts: int | None) -> None:
-    """Raises a ValueError if something, unless it is none, is no number from one on."""
+    """Raises a ValueError unless each given count is a positive integer."""
     for name, value in counts.items():
         is_number = isinstance(value, int) and not isinstance(value, bool)
         if value is not None and (not is_number or value < 1):

@@ -1,17 +1,24 @@
-"""What is asked of a backbone before it is cut: a name becomes a network, a network its input and classes."""
+"""Builds backbones by name, infers their input shape, replaces their classifier."""
 
+import copy
 import difflib
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, cast
 
+import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from abn.dry_run import Shape, dry_run, input_shapes
 from abn.tracer import cannot_run, not_logits
 
-FETCHING = frozenset(
-    {"pretrained", "checkpoint_path", "cache_dir", "weights", "weights_backbone", "progress"}
+WEIGHT_SOURCE_ARGUMENTS = frozenset(
+    {
+        *("pretrained", "checkpoint_path", "cache_dir", "weights", "weights_backbone", "progress"),
+        "backbone_weights",
+    }
 )
 """Arguments that tell the libraries to fetch weights, and change nothing else."""
 
@@ -38,6 +45,55 @@ def create_backbone(name: str, **arguments: object) -> nn.Module:
         raise ValueError(f"{library} has no classifier {model!r}; similar: {', '.join(similar)}")
     backbone: nn.Module = create(model, **arguments)
     return backbone
+
+
+def asks_for_weights(arguments: Mapping[str, object]) -> bool:
+    """Whether these arguments of a library's builder make it load weights."""
+    return any(arguments.get(name) for name in ("pretrained", "checkpoint_path", "weights"))
+
+
+def build_or_copy(backbone: nn.Module | str, arguments: dict[str, object]) -> nn.Module:
+    """The backbone to work on: built by name, or a copy of the caller's.
+
+    Raises:
+        TypeError: If the backbone is neither a module nor a name, is compiled or distributed, cannot be
+            copied, or if a module came with arguments.
+        ValueError: If there is no backbone of this name.
+    """
+    if isinstance(backbone, str):
+        return create_backbone(backbone, **arguments)
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"backbone is a {type(backbone).__name__}, expected a module or a name")
+    if arguments:
+        raise TypeError(f"unexpected arguments {sorted(arguments)}: they serve to build a backbone by name")
+    distributed = isinstance(backbone, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    if distributed or hasattr(backbone, "_orig_mod"):
+        inner = "module" if distributed else "_orig_mod"
+        raise TypeError(
+            f"backbone is a {type(backbone).__name__}, expected the network in it: hand over "
+            f"backbone.{inner}, and distribute or compile what comes back"
+        )
+    if isinstance(backbone, torch.jit.ScriptModule):
+        raise TypeError(
+            "backbone is a ScriptModule, which has no Python to trace: hand over the module behind it"
+        )
+    if any(isinstance(parameter, UninitializedParameter) for parameter in backbone.parameters()):
+        raise TypeError(f"{type(backbone).__name__} has lazy layers: run it once on images before wrapping")
+    try:
+        return copy.deepcopy(backbone)
+    except Exception as error:  # the backbone is the user's own, and may fail in any way
+        raise TypeError(
+            f"{type(backbone).__name__} cannot be copied by copy.deepcopy: {error}\n"
+            "If it uses the old weight_norm or spectral_norm, use those of torch.nn.utils.parametrizations"
+        ) from error
+
+
+def building_arguments(backbone: nn.Module, arguments: dict[str, object]) -> dict[str, object]:
+    """The arguments that build the backbone without its weights."""
+    building = {key: value for key, value in arguments.items() if key not in WEIGHT_SOURCE_ARGUMENTS}
+    if isinstance(getattr(backbone, "transform_input", None), bool):
+        building["transform_input"] = backbone.transform_input  # torchvision sets it for some weights
+    return building
 
 
 def check_input_size(input_size: int | Shape | None) -> None:

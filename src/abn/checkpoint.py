@@ -4,6 +4,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ class CheckpointError(ValueError):
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads a state dict from a safetensors file, or from one that ``torch.save`` wrote, of any age.
 
-    Of a checkpoint of a trainer, the entry ``"state_dict"`` or ``"model_state_dict"`` is taken. The prefixes
-    ``module.`` and ``_orig_mod.`` are taken off the names.
+    Of a checkpoint of a trainer, the entry ``"state_dict"``, ``"model_state_dict"`` or ``"model"`` is taken.
+    The prefixes ``module.`` and ``_orig_mod.`` are taken off the names.
 
     Returns:
         The tensors by name, and the metadata of a safetensors file.
@@ -117,7 +118,7 @@ _DTYPES = (
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    for entry in ("state_dict", "model_state_dict"):
+    for entry in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
             content = content[entry]
     if not isinstance(content, dict) or not content:
@@ -126,9 +127,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))
     ]
     if others:
-        raise CheckpointError(
-            f"{path} holds {_listed(others)}, expected tensors alone, or under 'state_dict'"
-        )
+        raise CheckpointError(f"{path} holds {listed(others)}, expected tensors alone, or under 'state_dict'")
     try:
         return unwrapped(content)
     except ValueError as error:
@@ -146,7 +145,7 @@ def _check(state_dict: dict[str, Tensor], path: Path, size: int) -> None:
         or not value.numel()
     ]
     if odd:
-        raise CheckpointError(f"{path} holds {_listed(odd)}, expected arrays of numbers")
+        raise CheckpointError(f"{path} holds {listed(odd)}, expected arrays of numbers")
     storages = {value.untyped_storage().data_ptr(): value.untyped_storage() for value in state_dict.values()}
     larger = [
         key
@@ -155,12 +154,31 @@ def _check(state_dict: dict[str, Tensor], path: Path, size: int) -> None:
     ]
     if larger or sum(storage.nbytes() for storage in storages.values()) > size:
         raise CheckpointError(
-            f"{path} has {size} bytes, and claims to hold more weights than that: {_listed(larger)}"
+            f"{path} has {size} bytes, and claims to hold more weights than that: {listed(larger)}"
         )
     broken = [key for key, value in state_dict.items() if not value.isfinite().all()]
     if broken:
-        warnings.warn(f"{path} holds NaN or infinite weights: {_listed(broken)}", stacklevel=2)
+        warnings.warn(f"{path} holds NaN or infinite weights: {listed(broken)}", stacklevel=2)
 
 
-def _listed(names: list[Any]) -> str:
+def misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """What keeps weights from being loaded in the place of others, by kind of fault."""
+    return {
+        "missing": [key for key in expected if key not in weights],
+        "not part of it": [key for key in weights if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(weights[key].shape)}, expected {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in weights and weights[key].shape != value.shape
+        ],
+        "of another kind": [
+            f"{key} {weights[key].dtype}, expected {value.dtype}"
+            for key, value in expected.items()
+            if key in weights and weights[key].is_floating_point() != value.is_floating_point()
+        ],
+    }
+
+
+def listed(names: Sequence[object]) -> str:
+    """The first five, and how many more there are."""
     return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

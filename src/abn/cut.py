@@ -10,6 +10,7 @@ from abn.chain import Chain, FeatureMap, chain_of
 from abn.dry_run import BATCH, Shape, input_shapes, overwrites_input
 from abn.forward import forward_of, graph_operations
 from abn.operations import first_difference
+from abn.read_classifier import read_classifier
 from abn.trace import part_of
 from abn.tracer import CutError, check_arguments, subgraph
 
@@ -32,6 +33,9 @@ class Split:
 class Splits(tuple[Split, ...]):
     """The places where a backbone can be cut, from the images to the logits. Prints as a table."""
 
+    classifier: str
+    """What the backbone's classifier is made of, if an attention branch can start from it; else empty."""
+
     def __str__(self) -> str:
         column = max(len("split"), *(len(split.name) for split in self))
         lines = [f"{'split':<{column}}  channels  stride  height × width"]
@@ -39,14 +43,15 @@ class Splits(tuple[Split, ...]):
             line = f"{split.name:<{column}}  {split.channels:>8}  {split.stride:>6}"
             line += f"  {split.height:>6} × {split.width}"
             lines.append(line + "  ← default" if split.default else line)
-        return "\n".join(lines)
+        start = f"the classifier: {self.classifier}" if self.classifier else "new heads, which need training"
+        return "\n".join([*lines, f"attention branch starts from {start}"])
 
     __repr__ = __str__
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A backbone in three parts, which run its own submodules and not copies of them."""
+    """A backbone in parts, which run its own submodules and not copies of them."""
 
     feature_extractor: fx.GraphModule
     """From the images to the split."""
@@ -54,6 +59,10 @@ class Parts:
     """From the split to the last feature map, if anything is left between them."""
     tail: fx.GraphModule
     """From the split to the logits."""
+    head: fx.GraphModule
+    """From the last feature map to the logits."""
+    end: Shape
+    """(C, H, W) of the last feature map."""
     split: str
     """Name of the split."""
     features: Shape
@@ -72,11 +81,14 @@ def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
     """
     chain = _checked_chain(backbone, shape)
     default = None if _on_tokens(chain) else chain.split
-    return Splits(
+    splits = Splits(
         Split(split.name, *split.shape, stride=round(shape[1] / split.shape[1]), default=i == default)
         for i, split in enumerate(chain.maps)
         if i > 0
     )
+    classifier = read_classifier(_head(backbone, chain), chain.maps[chain.end].shape)
+    splits.classifier = "" if classifier is None else classifier.summary()
+    return splits
 
 
 def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
@@ -90,16 +102,23 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
     at = _position(chain, backbone, split)
     images, features, end = chain.maps[0], chain.maps[at], chain.maps[chain.end]
     (logits,) = chain.graph.output_node().all_input_nodes
-
     return Parts(
         feature_extractor=_part(backbone, chain, images, features, "FeatureExtractor"),
         stage=_part(backbone, chain, features, end, "Stage") if at < chain.end else None,
         tail=_part(backbone, chain, features, logits, "Tail"),
+        head=_head(backbone, chain),
+        end=end.shape,
         split=features.name,
         features=features.shape,
         dtype=features.node.meta["val"].dtype,
         num_classes=logits.meta["val"].shape[1],
     )
+
+
+def _head(backbone: nn.Module, chain: Chain) -> fx.GraphModule:
+    """From the last feature map to the logits."""
+    (logits,) = chain.graph.output_node().all_input_nodes
+    return _part(backbone, chain, chain.maps[chain.end], logits, "Head")
 
 
 def _part(

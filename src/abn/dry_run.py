@@ -76,22 +76,31 @@ def overwrites_input(module: nn.Module, shape: Shape) -> bool:
 
 def input_shapes(module: nn.Module, layers: Iterable[str], shape: Shape) -> dict[str, Any]:
     """The shape that each of the layers receives, without B, in the order in which they are called."""
+    return {name: received for name, (received, _) in call_shapes(module, layers, shape).items()}
 
-    def run(rehearsed: nn.Module, batch: Tensor) -> dict[str, Any]:
-        shapes: dict[str, Any] = {}
+
+def call_shapes(module: nn.Module, layers: Iterable[str], shape: Shape) -> dict[str, tuple[Any, Any]]:
+    """The shapes that each of the layers receives and returns, without B, in the order of the first calls."""
+
+    def run(rehearsed: nn.Module, batch: Tensor) -> dict[str, tuple[Any, Any]]:
+        shapes: dict[str, tuple[Any, Any]] = {}
 
         def record(name: str) -> Callable[..., None]:
-            def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-                shapes.setdefault(name, tuple((*args, *kwargs.values())[0].shape[1:]))
+            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+                shapes.setdefault(name, (_sizes((*args, *kwargs.values())[0]), _sizes(output)))
 
             return hook
 
         for name in layers:
-            rehearsed.get_submodule(name).register_forward_pre_hook(record(name), with_kwargs=True)
+            rehearsed.get_submodule(name).register_forward_hook(record(name), with_kwargs=True)
         rehearsed(batch)
         return shapes
 
     return rehearse(module, shape, run)
+
+
+def _sizes(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape[1:]) if isinstance(value, Tensor) else None
 
 
 @contextmanager

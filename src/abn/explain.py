@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
+from abn.map_kinds import MAPS
 from abn.network import ABN
 from abn.preprocessing import Preprocessing, read_image
 from abn.saving import replacing
@@ -33,6 +34,7 @@ def explain(
     batch_size: int = 16,
     rescale: bool = False,
     sign: Sign | None = None,
+    of_class: int | None = None,
 ) -> dict[Path, str]:
     """Writes for each image what the network sees of it, its attention map over it, and the top-5 classes.
 
@@ -48,6 +50,8 @@ def explain(
             without an upper bound, those of official SE-ResNets, always are.
         sign: Which part to show of maps that have both signs, those of official networks of several tasks,
             see :func:`abn.visualize.overlay`. Default: both.
+        of_class: Shows where the evidence for this class is, see :meth:`abn.ABN.class_map`. Default: the map
+            of the network, which shows the classes that it sees.
 
     Returns:
         The images that could not be read, or their pictures not written, and why. All others were explained.
@@ -55,7 +59,8 @@ def explain(
     Raises:
         FileNotFoundError: If there is no such source, or no image in it.
         OSError: If a picture cannot be written.
-        ValueError: If the network does not run on RGB images of the size it is made for.
+        ValueError: If the network does not run on RGB images of the size it is made for, or has no such
+            class.
     """
     paths = image_paths(source, out)
     root = source if source.is_dir() else source.parent
@@ -67,10 +72,11 @@ def explain(
         preprocessing = Preprocessing()
     device = next(model.parameters()).device
     model.eval()
-    kind = getattr(model.attention_branch, "map", None)
-    if kind in ("response", "scaled_response") and not rescale:
+    kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
+    if kind.signed and not rescale:
         sign = sign or "both"
-    shown: dict[str, Any] = {"sign": sign, "rescale": rescale or (sign is None and kind == "log_sum")}
+    shown: dict[str, Any] = {"sign": sign, "rescale": rescale or (sign is None and not kind.bounded)}
+    note = None if of_class is None else f"map: {_class_name(model, of_class)}"
     out.mkdir(parents=True, exist_ok=True)
     skipped = {}
 
@@ -88,10 +94,10 @@ def explain(
                 except OSError as error:
                     skip(path, error)
             if images:
-                logits, maps = _run(model, torch.stack([*map(preprocessing, images)]).to(device))
+                logits, maps = _run(model, torch.stack([*map(preprocessing, images)]).to(device), of_class)
                 for path, image, scores, of_image in zip(chosen, images, logits, maps, strict=True):
                     view = preprocessing.view(image)
-                    picture = _picture(view, of_image, scores, model.classes, shown)
+                    picture = _picture(view, of_image, scores, model.classes, shown, note)
                     target = out / f"{path.relative_to(root)}.png"
                     try:
                         target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,12 +143,13 @@ def image_paths(source: Path, out: Path) -> list[Path]:
 
 
 @torch.inference_mode()
-def _run(model: ABN, images: Tensor) -> tuple[Tensor, Tensor]:
+def _run(model: ABN, images: Tensor, of_class: int | None) -> tuple[Tensor, Tensor]:
     try:
         output = model(images)
+        maps = output.attention_map if of_class is None else model.class_map(images, of_class)
     except RuntimeError as error:
         raise ValueError(f"the network does not run on images {tuple(images.shape)}: {error}") from error
-    return output.perception_logits.float().cpu(), output.attention_map.float().cpu()
+    return output.perception_logits.float().cpu(), maps.float().cpu()
 
 
 def _picture(
@@ -151,10 +158,12 @@ def _picture(
     logits: Tensor,
     classes: Sequence[str] | None,
     shown: dict[str, Any],
+    note: str | None,
 ) -> Image.Image:
     """The image and its maps (T, h, w), with what the logits (K,), (T,) or (K, T) say."""
     if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
-        return _side_by_side(view, attention_maps[0], _top5(logits, classes), shown)
+        lines = _top5(logits, classes) + ([note] if note else [])
+        return _side_by_side(view, attention_maps[0], lines, shown)
     names = _names(classes, logits, "task")
     # The score first: a long name is cut off.
     labels = [f"{score}  {name}" for name, score in zip(names, _scores(logits), strict=True)]
@@ -185,6 +194,11 @@ def _names(classes: Sequence[str] | None, logits: Tensor, kind: str) -> Sequence
     """The names of the classes or tasks, or their numbers."""
     count = logits.shape[-1]
     return classes if classes and len(classes) == count else [f"{kind} {index}" for index in range(count)]
+
+
+def _class_name(model: ABN, number: int) -> str:
+    names = model.classes or ()
+    return names[number] if number < len(names) else f"class {number}"
 
 
 def _side_by_side(

@@ -18,8 +18,9 @@ from abn.attention import check_counts
 from abn.checkpoint import CheckpointError
 from abn.convert import architecture, to_reference
 from abn.download import DownloadError, cached
+from abn.map_kinds import check_map
+from abn.mechanisms import check_mechanism
 from abn.network import ABN
-from abn.perception import Mechanism, check_mechanism
 from abn.published import PUBLISHED, Published, Weights
 from abn.saving import CONFIG, WEIGHTS, replacing
 from abn.stored import BESIDE, built, check_fit, contents, rebuilt
@@ -47,7 +48,8 @@ def load(
     *,
     num_classes: int | None = None,
     tasks: int | None = None,
-    mechanism: Mechanism | None = None,
+    mechanism: str | None = None,
+    map: str | None = None,
     progress: bool = True,
 ) -> ABN:
     """Loads a network with its weights.
@@ -76,6 +78,9 @@ def load(
             Theirs is taken for residual, the only one of that code; where there are several tasks, it is read
             from the ``args.json`` that the trainer wrote beside them, or else taken for multiplicative, as
             that of the published weights is, with a warning of the logger ``abn.hub``.
+        map: The kind of map. Default: the one that was saved; a bare state dict of a network of this library
+            does not tell, and is then taken for ``"class_activation"``, the default of version 0.1, with a
+            warning.
         progress: Shows a bar during a download.
 
     Returns:
@@ -97,15 +102,17 @@ def load(
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     abn_resnet18(num_classes=10).save_pretrained(directory)
         ...     model = load(directory)
-        >>> model.config
-        {'model': 'abn_resnet18', 'num_classes': 10, 'map': 'class_activation', 'mechanism': 'residual'}
+        >>> model.config["model"], model.config["num_classes"]
+        ('abn_resnet18', 10)
     """
     check_counts(num_classes=num_classes, tasks=tasks)
     if mechanism is not None:
         check_mechanism(mechanism)
+    if map is not None:
+        check_map(map)
     entry = _published(source)
     path = _located(source, progress)
-    config, weights = contents(path, _mechanism(mechanism, entry))
+    config, weights = contents(path, _mechanism(mechanism, entry), map)
     if tasks is not None and config.get("tasks") is None:
         raise ValueError(f"tasks is {tasks}, but {source} is a network of one task: leave it out")
     asked = {"num_classes": num_classes, "tasks": tasks}
@@ -122,7 +129,13 @@ def load(
     return model.eval()
 
 
-def convert(source: str | Path, destination: str | Path, *, mechanism: Mechanism | None = None) -> None:
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    mechanism: str | None = None,
+    map: str | None = None,
+) -> None:
     """Rewrites a file of weights: from the official code's to this library's, and back.
 
     Also as ``python -m abn convert SOURCE DESTINATION``. A conversion there and back changes no weight.
@@ -133,6 +146,7 @@ def convert(source: str | Path, destination: str | Path, *, mechanism: Mechanism
             ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
             epoch 0, in the format that PyTorch 0.4 read.
         mechanism: As for :func:`load`; a ``.safetensors`` file tells it.
+        map: Likewise.
 
     Raises:
         CheckpointError, DownloadError, TypeError: As in :func:`load`.
@@ -149,8 +163,10 @@ def convert(source: str | Path, destination: str | Path, *, mechanism: Mechanism
         raise FileNotFoundError(f"there is no directory {destination.parent} for {destination.name}: make it")
     if mechanism is not None:
         check_mechanism(mechanism)
+    if map is not None:
+        check_map(map)
     path = _located(source)
-    config, weights = contents(path, _mechanism(mechanism, _published(source)))
+    config, weights = contents(path, _mechanism(mechanism, _published(source)), map)
     if destination.suffix == ".safetensors":
         check_fit(weights, built(config, path), path)
         metadata = {"format": "pt", "config": json.dumps(config)}
@@ -201,7 +217,7 @@ def _published(source: str | Path) -> Weights | None:
     return next((entry for entry in PUBLISHED if entry.name == source), None)
 
 
-def _mechanism(mechanism: Mechanism | None, entry: Weights | None) -> Mechanism | None:
+def _mechanism(mechanism: str | None, entry: Weights | None) -> str | None:
     """What the caller says of the mechanism, or else the table."""
     return entry.mechanism if mechanism is None and entry is not None else mechanism
 
@@ -236,7 +252,7 @@ def _official_checkpoint(
         model, arguments = architecture(official)
     except ValueError as error:
         raise ValueError(f"{path} holds no network that the official code has: {error}") from error
-    same = {"model": model, "mechanism": "residual", "stage": "copy", **arguments}
+    same = {"model": model, "mechanism": "residual", "stage": "copy", "start": "new", **arguments}
     # The shapes have told of the compression; the next two change no output.
     irrelevant = {"compression", "dropout", "input_size", *BESIDE}
     if "tasks" in arguments:

@@ -51,5 +51,7 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (B, T, h, w) in another resolution, bilinearly, in float32; as they are if they have it."""
     if maps.shape[-2:] == size:
         return maps
+    if maps.shape[-2:] == (1, 1):  # interpolated, a 1 would be off by rounding
+        return maps.expand(-1, -1, *size)
     shrinking = maps.shape[-2] > size[0] or maps.shape[-1] > size[1]
     return F.interpolate(maps.float(), size=size, mode="bilinear", antialias=shrinking)

@@ -4,26 +4,24 @@ Fukui et al., CVPR 2019, sections 3.3 and 4.4. With ``tasks=`` :func:`abn.wrap_b
 """
 
 import math
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from abn.attention import AttentionBranch, check_counts, check_features, map_of_evidence
+from abn.attention import AttentionBranch, check_counts, check_features
+from abn.map_kinds import MAPS, check_map
 from abn.maps import fitted
-from abn.perception import Mechanism, attend, check_mechanism
-
-TaskMapKind = Literal["class_activation", "response", "scaled_response"]
+from abn.mechanisms import attend, check_mechanism
 
 
 class MultiTaskAttentionBranch(AttentionBranch):
     r"""An attention branch with a map per task: where the evidence is for that task.
 
-    The evidence of each pixel is that of :class:`AttentionBranch` with ``map="class_activation"``, for T
-    tasks instead of K classes, and a score is its mean over the pixels, plus a bias. The map of a task with a
-    single value, such as whether an attribute is present, shows what raises this value. That of a task with
-    K classes shows the evidence for its classes, each by the branch's own probability of it.
+    The evidence of each pixel is that of :class:`AttentionBranch` with the same ``map``, for T tasks instead
+    of K classes, and a score is its mean over the pixels, plus a bias. The map of a task with a single
+    value, such as whether an attribute is present, shows what raises this value. That of a task with K
+    classes shows the evidence for its classes, each by the branch's own probability of it.
 
     Args:
         in_channels: As in :class:`AttentionBranch`.
@@ -31,10 +29,11 @@ class MultiTaskAttentionBranch(AttentionBranch):
         stage: As in :class:`AttentionBranch`.
         num_classes: Number of classes K of each task. Default: a single value per task, for a binary
             attribute or a regression.
+        map: ``"class_activation"`` or ``"evidence"``, see :class:`AttentionBranch`.
         response_channels: As in :class:`AttentionBranch`, where there are T·K scores.
 
     Raises:
-        ValueError: If a number is below one.
+        ValueError: If a number is below one, or there is no such map.
 
     Example:
         >>> branch = MultiTaskAttentionBranch(in_channels=256, tasks=40)
@@ -50,10 +49,13 @@ class MultiTaskAttentionBranch(AttentionBranch):
         stage: nn.Module | None = None,
         *,
         num_classes: int | None = None,
+        map: str = "class_activation",
         response_channels: int | None = None,
     ) -> None:
         check_counts(tasks=tasks, num_classes=num_classes)
-        super().__init__(in_channels, tasks * (num_classes or 1), stage, response_channels=response_channels)
+        check_map(map, several_tasks=True)
+        outputs = tasks * (num_classes or 1)
+        super().__init__(in_channels, outputs, stage, map=map, response_channels=response_channels)
         self.tasks = tasks
         self.num_classes = num_classes
         # At first the mean evidence is ten times that of a response, which is never negative. Less ten times
@@ -89,7 +91,9 @@ class MultiTaskAttentionBranch(AttentionBranch):
             weight = self.classifier.weight.view(self.num_classes, self.tasks, -1)  # (K, T, R)
             weight = torch.einsum("bkt,ktr->btr", shares, weight)
             evidence = torch.einsum("btr,brhw->bthw", weight, responses)
-        return logits, map_of_evidence(evidence).to(responses.dtype)
+        of_evidence = MAPS[self.map].of_evidence
+        assert of_evidence is not None
+        return logits, of_evidence(evidence).to(responses.dtype)
 
 
 class ResponseAttentionBranch(nn.Module):
@@ -123,7 +127,7 @@ class ResponseAttentionBranch(nn.Module):
         self.task_conv = nn.Conv2d(in_channels, tasks, kernel_size=1, bias=False)
         if scaled:
             self.depth_conv = nn.Conv2d(tasks, tasks, kernel_size=1, groups=tasks)
-        self.map: TaskMapKind = "scaled_response" if scaled else "response"
+        self.map = "scaled_response" if scaled else "response"
 
     def extra_repr(self) -> str:
         return f"map={self.map!r}"
@@ -159,7 +163,7 @@ class MultiTaskPerceptionBranch(nn.Module):
         tail: The rest of the backbone: features (B, C, H, W) to logits (B, K·T), those of the first class of
             each task first.
         tasks: Number of tasks T.
-        mechanism: ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
+        mechanism: See :class:`PerceptionBranch`.
         num_classes: Number of classes K of each task. Default: a single value per task.
         chunk: How many tasks are run at once, where memory does not suffice for all. An attribute that may be
             set at any time and is not saved. In training mode the tail's batch norms take the statistics of
@@ -179,7 +183,7 @@ class MultiTaskPerceptionBranch(nn.Module):
         self,
         tail: nn.Module,
         tasks: int,
-        mechanism: Mechanism = "residual",
+        mechanism: str = "residual",
         *,
         num_classes: int | None = None,
         chunk: int | None = None,
@@ -235,9 +239,8 @@ class MultiTaskPerceptionBranch(nn.Module):
 
 def check_task_map(map: str, num_classes: int | None, response_channels: int | None) -> None:
     """Raises a ValueError if there is no such kind of map for several tasks, or not with these numbers."""
-    if map not in get_args(TaskMapKind):
-        raise ValueError(f"map is {map!r}, expected one of {get_args(TaskMapKind)} where there are tasks")
-    if map == "class_activation":
+    check_map(map, several_tasks=True)
+    if MAPS[map].of_evidence is not None:
         return
     if num_classes not in (None, 1, 2):
         raise ValueError(

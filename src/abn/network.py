@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from abn.attention import PretrainedAttentionBranch
+from abn.map_kinds import MAPS
 from abn.preprocessing import Preprocessing
 from abn.saving import push, save
 
@@ -60,6 +63,8 @@ class ABN(nn.Module):
         self.perception_branch = perception_branch
         self.config: dict[str, Any] | None = None
         """The arguments of :func:`abn.wrap_backbone` that build this network, if they include its name."""
+        self.stage: str | None = None
+        """The kind of stage, for the configuration; none if it is a module of the user's own."""
         self.preprocessing: Preprocessing | None = None
         """What is done to images before the network sees them, where known. Saved with the network."""
         self.classes: Sequence[str] | None = None
@@ -93,6 +98,47 @@ class ABN(nn.Module):
             features, computed_map if attention_map is None else attention_map
         )
         return ABNOutput(attention_logits, perception_logits, computed_map)
+
+    def class_map(self, images: Tensor, classes: int | Tensor) -> Tensor:
+        """Where the evidence is for a class, be it the predicted one or another.
+
+        Runs the feature extractor and the attention branch once. The map that a call of the network returns
+        shows all classes that the branch sees instead, each by its probability.
+
+        Args:
+            images: (B, C, H, W), as for a call of the network.
+            classes: One class for all images, or one for each, (B,).
+
+        Returns:
+            (B, 1, h, w), from 0 to its maximum of 1; 0 everywhere if no pixel speaks for the class.
+
+        Raises:
+            TypeError: If the images are not floating point.
+            ValueError: If the network's map is not made of evidence for classes, as those of official
+                networks and of several tasks are not, or it has no such class.
+
+        Example:
+            >>> from abn import abn_resnet18
+            >>> model = abn_resnet18(num_classes=10).eval()
+            >>> model.class_map(torch.randn(2, 3, 64, 64), 7).shape
+            torch.Size([2, 1, 4, 4])
+        """
+        branch: Any = self.attention_branch
+        kind = MAPS.get(getattr(branch, "map", ""))
+        if kind is None or kind.of_evidence is None or hasattr(branch, "tasks"):
+            raise ValueError(
+                f"the map of this {type(branch).__name__} ({getattr(kind, 'name', None)!r}) is not made of "
+                "evidence for classes, expected an AttentionBranch with map='evidence'"
+            )
+        count = branch.classifier.out_channels
+        chosen = torch.as_tensor(classes, device=images.device).expand(len(images))
+        if chosen.is_floating_point() or not 0 <= chosen.min() <= chosen.max() < count:
+            raise ValueError(f"classes are {classes!r}, expected whole numbers from 0 to {count - 1}")
+        _check(images)
+        responses = branch.responses(self.feature_extractor(images))
+        shares = F.one_hot(chosen.long(), count).to(responses.dtype)
+        attention_map: Tensor = branch.class_activation(responses, shares)
+        return attention_map
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int]]:
         """Depth of each parameter, from which timm makes layer-wise learning rates (``layer_decay=``).
@@ -159,12 +205,15 @@ class ABN(nn.Module):
     def _current_config(self) -> dict[str, Any] | None:
         if self.config is None:
             return None
-        # The mechanism may have been changed since; kind of map and width may be defaults, which may change.
+        # The mechanism may have been changed since; the others may be defaults, which may change.
         config = {
             **self.config,
+            "start": "pretrained" if isinstance(self.attention_branch, PretrainedAttentionBranch) else "new",
             "map": self.attention_branch.map,
             "mechanism": self.perception_branch.mechanism,
         }
+        if self.stage is not None:
+            config["stage"] = self.stage
         if (width := getattr(self.attention_branch, "response_channels", None)) is not None:
             config["response_channels"] = width
         if self.preprocessing is not None:

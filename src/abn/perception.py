@@ -1,28 +1,31 @@
 """The perception branch: the rest of the backbone, on features weighted by the attention map."""
 
-from typing import Literal, get_args
-
 from torch import Tensor, nn
 
 from abn.maps import fitted
-
-Mechanism = Literal["residual", "multiplicative"]
+from abn.mechanisms import attend, check_mechanism
 
 
 class PerceptionBranch(nn.Module):
     r"""Weights the features with the attention map and classifies them.
 
-    The attention mechanism is residual, :math:`g' = (1 + M) \cdot g`, or multiplicative,
-    :math:`g' = M \cdot g` (Fukui et al., CVPR 2019, section 3.2; the paper prefers the first, and the
-    published weights were trained with it). Under the residual mechanism a map of zeros leaves the
-    features, and with them the backbone's own logits, exactly as they were.
+    The attention mechanism is one of three. g are the features, M is the map:
+
+    - ``"dimming"``: :math:`g' = (g + M \cdot g) / 2`. Features keep their size where the map is 1, and have
+      half of it where it is 0. For pretrained backbones: the tail sees no features larger than those it was
+      trained for. A map of ones leaves the features, and with them the backbone's own logits, exactly as they
+      were.
+    - ``"residual"``: :math:`g' = g + M \cdot g` (Fukui et al., CVPR 2019, section 3.2, equation 2), which the
+      paper prefers and the published weights were trained with. It doubles the features where the map is 1. A
+      map of zeros leaves them as they were.
+    - ``"multiplicative"``: :math:`g' = M \cdot g` (equation 1). A map of ones leaves them as they were.
 
     Args:
         tail: The rest of the backbone: features (B, C, H, W) to logits (B, K).
-        mechanism: ``"residual"`` or ``"multiplicative"``.
+        mechanism: One of the three.
 
     Raises:
-        ValueError: If the mechanism is neither of the two.
+        ValueError: If the mechanism is none of these.
 
     Example:
         >>> import torch
@@ -32,7 +35,7 @@ class PerceptionBranch(nn.Module):
         torch.Size([2, 10])
     """
 
-    def __init__(self, tail: nn.Module, mechanism: Mechanism = "residual") -> None:
+    def __init__(self, tail: nn.Module, mechanism: str = "residual") -> None:
         super().__init__()
         check_mechanism(mechanism)
         self.tail = tail
@@ -57,16 +60,3 @@ class PerceptionBranch(nn.Module):
         """
         logits: Tensor = self.tail(attend(features, fitted(attention_map, features), self.mechanism))
         return logits
-
-
-def attend(features: Tensor, attention_map: Tensor, mechanism: Mechanism) -> Tensor:
-    """The features weighted with a map that can be broadcast to them."""
-    attended = features * attention_map
-    # Not features * (1 + map): near 1 half precision would round most of the map away.
-    return features + attended if mechanism == "residual" else attended
-
-
-def check_mechanism(mechanism: str) -> None:
-    """Raises a ValueError if there is no such attention mechanism."""
-    if mechanism not in get_args(Mechanism):
-        raise ValueError(f"mechanism is {mechanism!r}, expected one of {get_args(Mechanism)}")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from abn.perception import Mechanism
 from abn.preprocessing import Preprocessing
 
 
@@ -37,7 +36,7 @@ class Weights:
     """Digest of the file, where known."""
     tasks: int | None = None
     """Number of tasks, where there are several."""
-    mechanism: Mechanism | None = None
+    mechanism: str | None = None
     """The attention mechanism, where the file does not tell."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 
-from abn.backbone import FETCHING
+from abn.backbone import WEIGHT_SOURCE_ARGUMENTS
 from abn.network import ABN
 
 Arguments = ParamSpec("Arguments")
@@ -88,5 +88,5 @@ def _config(builder: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> dic
         return None
     return {
         "model": builder.__name__,
-        **{key: value for key, value in arguments.items() if key not in FETCHING},
+        **{key: value for key, value in arguments.items() if key not in WEIGHT_SOURCE_ARGUMENTS},
     }

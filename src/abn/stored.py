@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
-from abn.backbone import FETCHING
-from abn.checkpoint import CheckpointError, read_checkpoint
+from abn.backbone import WEIGHT_SOURCE_ARGUMENTS
+from abn.checkpoint import CheckpointError, misfits, read_checkpoint
 from abn.convert import architecture, from_reference, to_reference
+from abn.map_kinds import MAPS
 from abn.network import ABN
-from abn.perception import Mechanism
 from abn.preprocessing import CELEBA, CIFAR, Preprocessing
 from abn.published import CELEBA_ATTRIBUTES
 from abn.registry import create_model
@@ -27,10 +28,15 @@ BESIDE = ("preprocessing", "classes")
 """What a configuration tells beside the arguments that build the network."""
 
 
+VERSION_0_1 = {"stage": "copy", "start": "new", "map": "class_activation", "mechanism": "residual"}
+"""Defaults of version 0.1, for configurations that do not tell what later versions write down."""
+
 _logger = logging.getLogger("abn.hub")  # which is documented
 
 
-def contents(path: Path, mechanism: Mechanism | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def contents(
+    path: Path, mechanism: str | None = None, map: str | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads how to build the network, and its weights under our names.
 
     Where no configuration says the former, it is read off the names and shapes of the weights. The weights
@@ -39,15 +45,18 @@ def contents(path: Path, mechanism: Mechanism | None = None) -> tuple[dict[str, 
     Args:
         path: A file or a directory.
         mechanism: The attention mechanism, whatever the file tells of it.
+        map: The kind of map, likewise.
 
     Raises:
         CheckpointError: If a file is no checkpoint, or not that of its network.
         FileNotFoundError: If a directory lacks one of its two files.
         ValueError: If the configuration is not one that this library writes.
     """
-    config, weights = _directory(path) if path.is_dir() else _file(path, mechanism)
+    config, weights = _directory(path) if path.is_dir() else _file(path, mechanism, map)
     if mechanism is not None:
         config["mechanism"] = mechanism
+    if map is not None:
+        config["map"] = map
     if "model" in config:
         with torch.device("meta"):
             check_fit(weights, built(config, path), path)
@@ -62,6 +71,8 @@ def built(config: Mapping[str, Any], path: Path) -> ABN:
     """
     arguments = {key: value for key, value in config.items() if key not in ("model", *BESIDE)}
     name = config.get("model")
+    if name is None or str(name).startswith("abn_"):  # others may not know these arguments
+        arguments = {**VERSION_0_1, **arguments}
     try:
         preprocessing = _preprocessing(config.get("preprocessing"))
         classes = config.get("classes")
@@ -130,21 +141,7 @@ def check_fit(weights: Mapping[str, Tensor], model: ABN, path: Path) -> None:
         CheckpointError: If a weight is missing, left over, of another shape, or of whole numbers where others
             are expected. All such are named.
     """
-    expected = model.state_dict()
-    faults = {
-        "missing": [key for key in expected if key not in weights],
-        "not part of it": [key for key in weights if key not in expected],
-        "of another shape": [
-            f"{key} {tuple(weights[key].shape)}, expected {tuple(value.shape)}"
-            for key, value in expected.items()
-            if key in weights and weights[key].shape != value.shape
-        ],
-        "of another kind": [
-            f"{key} {weights[key].dtype}, expected {value.dtype}"
-            for key, value in expected.items()
-            if key in weights and weights[key].is_floating_point() != value.is_floating_point()
-        ],
-    }
+    faults = misfits(weights, model.state_dict())
     lines = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
     if lines:
         raise CheckpointError("\n".join([f"{path} does not hold the weights of {model.config}", *lines]))
@@ -160,7 +157,7 @@ def _directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return _configuration((path / CONFIG).read_bytes(), path / CONFIG), weights
 
 
-def _file(path: Path, mechanism: Mechanism | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _file(path: Path, mechanism: str | None, map: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights, metadata = read_checkpoint(path)
     if "config" in metadata:
         return _configuration(metadata["config"], path), weights
@@ -171,11 +168,23 @@ def _file(path: Path, mechanism: Mechanism | None) -> tuple[dict[str, Any], dict
         )
     try:
         ours = any(key.startswith("attention_branch.") for key in weights)
-        official = to_reference(weights) if ours else weights
+        official = to_reference(_without_shifts(weights)) if ours else weights
         model, arguments = architecture(official)
-        if ours and arguments["map"] == "convolution" and "attention_branch.map_conv.weight" not in weights:
-            arguments["map"] = "class_activation"
-        weights = from_reference(official)
+        if ours and _without_shifts(weights).keys() != weights.keys():
+            arguments["stage"] = "dense"
+        told = {f"attention_branch.{kind.layer}" for kind in MAPS.values() if kind.layer}.intersection(
+            weights
+        )
+        if ours and not told and "tasks" not in arguments and map is None:
+            if arguments["map"] == "convolution":
+                arguments["map"] = VERSION_0_1["map"]
+            _logger.warning(
+                "%s does not tell its kind of map: taken for %s; give map= if it is another, and save "
+                "networks with save_pretrained(), which writes it down",
+                path,
+                arguments["map"],
+            )
+        weights = weights if ours else from_reference(official)
     except ValueError as error:
         raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
     if "mechanism" in arguments and mechanism is None:
@@ -183,7 +192,12 @@ def _file(path: Path, mechanism: Mechanism | None) -> tuple[dict[str, Any], dict
     return {"model": model, **arguments, **_published_data(model, **arguments)}, weights
 
 
-def _multitask_mechanism(path: Path) -> Mechanism:
+def _without_shifts(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a dense stage under the names that those of a copied stage have."""
+    return {re.sub(r"^(attention_branch\.stage\..*)\.layer\.", r"\1.", key): weights[key] for key in weights}
+
+
+def _multitask_mechanism(path: Path) -> str:
     """As the official multi-task trainer wrote it down beside its checkpoint, or else the published one."""
     options = path.with_name("args.json")
     try:
@@ -224,7 +238,7 @@ def _configuration(text: str | bytes, path: Path) -> dict[str, Any]:
             f"{path} names neither a model nor a backbone, expected what save_pretrained() writes: "
             '{"model": "abn_resnet50", ...} or {"backbone": "timm/...", ...}'
         )
-    if refused := (FETCHING | UNSAVED).intersection(config):
+    if refused := (WEIGHT_SOURCE_ARGUMENTS | UNSAVED).intersection(config):
         raise ValueError(f"{path} asks for {sorted(refused)}, but all weights are in {WEIGHTS}: remove them")
     if isinstance(config.get("input_size"), list):
         config["input_size"] = tuple(config["input_size"])  # JSON knows no tuples

@@ -20,6 +20,8 @@ def wrap_cifar(backbone: nn.Module, split: str, in_channels: int, **kwargs: Any)
             f"backbone to wrap_backbone(abn.models.cifar_...(...), split={split!r}, tasks=...), and save the "
             "state_dict() of what comes back"
         )
+    # Nothing is pretrained, and the stage is the one of the official code.
+    kwargs = {"stage": "copy", "start": "new", **kwargs}
     return wrap_backbone(backbone, split=split, input_size=(in_channels, 32, 32), **kwargs)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from abn.models.cifar import blocks_per_stage, init_convolutions, wrap_cifar
 from abn.network import ABN
 from abn.registry import register_model
-from abn.wrap import Stage
 
 
 class DenseLayer(nn.Module):
@@ -142,7 +141,7 @@ def abn_cifar_densenet(
     dropout: float = 0.0,
     num_classes: int = 10,
     in_channels: int = 3,
-    stage: Stage = "copy",
+    stage: str | nn.Module = "copy",
     **kwargs: Any,
 ) -> ABN:
     """DenseNet-BC for CIFAR with an attention branch; arguments as for :func:`cifar_densenet`.

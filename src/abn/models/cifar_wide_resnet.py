@@ -11,7 +11,6 @@ from abn.models.cifar import blocks_per_stage, init_convolutions, wrap_cifar
 from abn.network import ABN
 from abn.registry import register_model
 from abn.stride import stride_one_copy
-from abn.wrap import Stage
 
 
 class PreActivationBlock(nn.Module):
@@ -111,7 +110,7 @@ def abn_cifar_wide_resnet(
     dropout: float = 0.0,
     num_classes: int = 10,
     in_channels: int = 3,
-    stage: Stage = "copy",
+    stage: str | nn.Module = "copy",
     **kwargs: Any,
 ) -> ABN:
     """Wide ResNet for CIFAR with an attention branch; arguments as for :func:`cifar_wide_resnet`.

@@ -1,0 +1,41 @@
+"""The attention mechanisms: how a map weights the features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """A way to weight features g with an attention map M."""
+
+    name: str
+    """For the argument ``mechanism`` of :func:`abn.wrap_backbone`."""
+    combine: Callable[[Tensor, Tensor], Tensor]
+    """The features g and M·g to the weighted features."""
+    neutral: float
+    """A map of this value leaves the features, and so the backbone's logits, as they are, bit for bit."""
+
+
+MECHANISMS = {
+    mechanism.name: mechanism
+    for mechanism in (
+        Mechanism("dimming", lambda features, attended: (features + attended) / 2, neutral=1.0),
+        # Not features * (1 + map): near 1 half precision would round most of the map away.
+        Mechanism("residual", lambda features, attended: features + attended, neutral=0.0),
+        Mechanism("multiplicative", lambda features, attended: attended, neutral=1.0),
+    )
+}
+"""Each mechanism by its name. Another one is one more entry."""
+
+
+def attend(features: Tensor, attention_map: Tensor, mechanism: str) -> Tensor:
+    """The features weighted with a map that can be broadcast to them."""
+    return MECHANISMS[mechanism].combine(features, features * attention_map)
+
+
+def check_mechanism(name: str) -> None:
+    """Raises a ValueError if there is no such attention mechanism."""
+    if name not in MECHANISMS:
+        raise ValueError(f"mechanism is {name!r}, expected one of {', '.join(map(repr, MECHANISMS))}")
