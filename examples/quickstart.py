@@ -58,7 +58,7 @@ def main() -> None:
     (train_digits, train_labels), (test_digits, test_labels) = scans(train=True), scans(train=False)
     test_images, test_boxes = place(test_digits, test_digits, generator)
 
-    model = wrap_backbone(SmallCNN(num_classes=10), input_size=CANVAS)
+    model = wrap_backbone(SmallCNN(num_classes=10), input_size=CANVAS, start="new")  # nothing is pretrained
     criterion = ABNLoss()
     batches = [range(i, min(i + 64, TRAINING_DIGITS)) for i in range(0, TRAINING_DIGITS, 64)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)

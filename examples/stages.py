@@ -68,7 +68,7 @@ def narrow(features: int) -> nn.Module:
     )
 
 
-COPY = StageCandidate("copy", 'a copy of the last stage, `"copy"` (the default)', "", {"stage": "copy"})
+COPY = StageCandidate("copy", 'a copy of the last stage at stride 1, `"copy"`', "", {"stage": "copy"})
 NONE = StageCandidate("none", 'none, `"none"`', "", {"stage": "none"})
 LIGHT = StageCandidate("light", '1×1 convolution to an eighth, `"light"`', "", {"stage": "light"})
 STAGES = (

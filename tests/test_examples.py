@@ -45,10 +45,13 @@ def test_coverage_writes_its_tables_and_goes_on_where_it_stopped(tmp_path):
             text = (tmp_path / "coverage.csv").read_text()
             (tmp_path / "coverage.csv").write_text(text.replace("64×64", "65×65"))
     resnet, maxvit = rows["timm/test_resnet"], rows["timm/test_maxvit"]
-    assert (resnet["split"], resnet["features"], resnet["stage"]) == ("layer3", "192×10×10", "stride 1")
+    assert (resnet["split"], resnet["features"], resnet["stage"]) == ("layer3", "192×10×10", "dense")
     assert (resnet["equal"], resnet["gradients"], resnet["image"]) == ("yes", "all", "65×65")
+    assert (float(resnet["dense error"]), resnet["classifier"]) == (0, "Linear(96, 1000)")
     assert (maxvit["split"], maxvit["note"]) == ("stages.2", "not run: above the limit of parameters")
-    assert "| timm/resnet | 1 | 1 | 1 | 1 | 1 | 0 | 0 |" in (tmp_path / "coverage.md").read_text()
+    assert (
+        "| timm/resnet | 1 | 1 | 1 | 1 | 1 | 0 | 0 | 1 of 1 | 1 |" in (tmp_path / "coverage.md").read_text()
+    )
 
 
 def test_comparison_tells_mean_deviation_and_worst_of_the_last_epochs():

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 import abn
@@ -186,3 +187,53 @@ def test_command_line_explains(tmp_path, images, model):
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "images skipped: 0" in result.stdout
+
+
+@pytest.fixture
+def backbone_weights(tmp_path):
+    """A file of torchvision's, under its own name there, which tells the classes."""
+    file = tmp_path / "mobilenet_v2-b0353104.pth"
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), file)
+    return file
+
+
+def test_pretrained_classifier_explains_itself_without_training(
+    tmp_path, monkeypatch, images, backbone_weights
+):
+    words = ["--model", "torchvision/mobilenet_v2", "--backbone-weights", backbone_weights]
+    assert call(monkeypatch, images / "a.png", *words, "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "a.png.png").is_file()
+
+
+@pytest.mark.parametrize("asked", ["tabby", "TABBY", "281"])
+def test_evidence_for_a_class_is_shown_by_name_or_number(
+    asked, tmp_path, monkeypatch, images, backbone_weights
+):
+    shown = []
+    monkeypatch.setattr(
+        abn.ABN,
+        "class_map",
+        lambda self, images, label: shown.append(label) or torch.ones(len(images), 1, 7, 7),
+    )
+    words = ["--model", "torchvision/mobilenet_v2", "--backbone-weights", backbone_weights, "--class", asked]
+    assert call(monkeypatch, images / "a.png", *words, "--out", tmp_path / "out") == 0
+    assert shown == [281]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--class", "tabbi"], "--class is 'tabbi', expected the name or number of a class; similar: tabby"),
+        (["--class", "1000"], "classes are 1000, expected whole numbers from 0 to 999"),
+    ],
+)
+def test_class_that_is_none_is_refused(words, message, tmp_path, monkeypatch, images, backbone_weights):
+    model = ["--model", "torchvision/mobilenet_v2", "--backbone-weights", backbone_weights]
+    assert message in call(monkeypatch, images / "a.png", *model, *words, "--out", tmp_path / "out")
+
+
+def test_weights_of_a_backbone_belong_to_a_backbone(tmp_path, monkeypatch, images, model):
+    words = ["--model", model, "--backbone-weights", model / "model.safetensors", "--out", tmp_path / "out"]
+    assert "--backbone-weights is for --model timm/... or torchvision/..." in call(
+        monkeypatch, images, *words
+    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from abn import ABN, ABNLoss, ABNOutput, AttentionBranch, PerceptionBranch
+from abn import ABN, ABNLoss, ABNOutput, AttentionBranch, PerceptionBranch, wrap_backbone
 
 
 def small_network() -> ABN:
@@ -132,3 +132,29 @@ def test_bfloat16_autocast_and_half_precision_weights(images):
     for output in (mixed, half):
         assert output.attention_map.dtype == torch.bfloat16
         torch.testing.assert_close(output.attention_map.float(), exact.attention_map, atol=0.02, rtol=0)
+
+
+def test_map_of_any_class_comes_from_one_call():
+    model = wrap_backbone("timm/test_resnet", start="pretrained").eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        maps = model.class_map(images, torch.tensor([3, 7]))
+        assert torch.equal(maps[1:], model.class_map(images[1:], 7))
+        assert not torch.equal(maps, model.class_map(images, 7))
+    assert maps.shape == (2, 1, 4, 4)
+    assert set(maps.amax(dim=(1, 2, 3)).tolist()) <= {0, 1}  # 0 where nothing speaks for the class
+
+
+@pytest.mark.parametrize(
+    ("arguments", "classes", "message"),
+    [
+        ({}, 1000, "classes are 1000, expected whole numbers from 0 to 999"),
+        ({}, -1, "classes are -1"),
+        ({"map": "convolution"}, 3, r"\('convolution'\) is not made of evidence for classes"),
+        ({"tasks": 4}, 3, "is not made of evidence for classes"),
+    ],
+)
+def test_map_of_a_class_that_there_is_not_is_refused(arguments, classes, message):
+    model = wrap_backbone("timm/test_resnet", **arguments)
+    with pytest.raises(ValueError, match=message):
+        model.class_map(torch.randn(2, 3, 64, 64), classes)

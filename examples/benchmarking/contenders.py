@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,9 +66,9 @@ MODELS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "plain": copy.deepcopy,
     "straightforward": straightforward,
     "official": official,
-    "copy": wrap_backbone,
-    "none": lambda backbone: wrap_backbone(backbone, stage="none"),
-    "light": lambda backbone: wrap_backbone(backbone, stage="light"),
+    "copy": partial(wrap_backbone, start="new"),
+    "none": partial(wrap_backbone, start="new", stage="none"),
+    "light": partial(wrap_backbone, start="new", stage="light"),
 }
 """Networks that give all they have in one forward."""
 BRANCHED = tuple(row for row in MODELS if row != "plain")

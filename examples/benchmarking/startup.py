@@ -37,7 +37,8 @@ def wrapping_seconds(repetitions: int = 3) -> dict[str, tuple[float, float, floa
         arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         backbone = torchvision.models.get_model(name, **arguments)
         size = 299 if name == "inception_v3" else 224
-        works = partial(wrap_backbone, backbone, input_size=size), partial(copy.deepcopy, backbone)
+        wrap = partial(wrap_backbone, backbone, input_size=size, start="new")
+        works = wrap, partial(copy.deepcopy, backbone)
         try:
             first = _seconds(works[0])
         except CutError:

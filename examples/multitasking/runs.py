@@ -37,7 +37,8 @@ class Kind:
 
     def network(self) -> ABN:
         backbone = cifar_resnet(20, in_channels=1)
-        model = wrap_backbone(backbone, tasks=TASKS, split="layer2", input_size=(1, 48, 48), **self.arguments)
+        arguments: dict[str, Any] = {"start": "new", "split": "layer2", "input_size": (1, 48, 48)}
+        model = wrap_backbone(backbone, tasks=TASKS, **arguments, **self.arguments)
         if self.sum_from_zero:
             model.attention_branch.classifier.bias.data[-1] = 0
         return model

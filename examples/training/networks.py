@@ -42,9 +42,10 @@ def create_network(options: Namespace, data: Data) -> ABN:
     elif options.weights is not None:
         model = _of_one_task(abn.hub.load(options.weights, num_classes=len(classes)), options.weights)
     else:
-        model = _of_one_task(
-            _build(options.model, options.model_arguments, len(classes), size), options.model
-        )
+        arguments = dict(options.model_arguments)
+        if options.backbone_weights is not None:
+            arguments["backbone_weights"] = options.backbone_weights
+        model = _of_one_task(_build(options.model, arguments, len(classes), size), options.model)
     if data.preprocessing is None:  # colours as the weights expect them
         preprocessing = model.preprocessing or Preprocessing()
         preprocessing = preprocessing if size is None else preprocessing.at(size)

@@ -116,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="for its builder, added to those of a recipe",
     )
+    add(
+        "--backbone-weights",
+        metavar="FILE",
+        help="weights of a timm/... or torchvision/... model, where they are not those of the library",
+    )
     add("--weights", metavar="SOURCE", help="fine-tunes these, in place of --model: what abn.hub.load takes")
     add("--plain", action="store_true", help="leaves the attention branch out: the baseline")
 

@@ -254,7 +254,9 @@ def _classifier(
     """The backbone's classifier for the attention branch; or none, and what stands in the way."""
     if tasks is not None:
         return None, "with tasks= the heads are new"
-    if parts.stage is not None and stage not in KEEPING_WHAT_IT_LEARNED:
+    # Where nothing lies between the split and the last feature map, there is no stage to copy.
+    reads_last_map = parts.stage is None and stage in ("copy", "none")
+    if stage not in KEEPING_WHAT_IT_LEARNED and not reads_last_map:
         return None, "the backbone's classifier reads the output of stage='dense', and of no other"
     if MAPS[map].of_evidence is None:
         return None, f"map={map!r} needs layers that no backbone has"
@@ -262,10 +264,7 @@ def _classifier(
         return None, f"response_channels={response_channels} is the width of new layers"
     classifier = read_classifier(parts.head, parts.end)
     if classifier is None:
-        return (
-            None,
-            "the backbone's classifier is more than what can be read pixel by pixel, see find_splits()",
-        )
+        return None, "the backbone's classifier cannot be read pixel by pixel, see find_splits()"
     return classifier, None
 
 

@@ -1,0 +1,1 @@
+"""What pretrained.py consists of."""

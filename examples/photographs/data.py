@@ -1,0 +1,93 @@
+"""Photographs that ordinary packages carry: nothing is downloaded while a script runs.
+
+    pip install foolbox
+    apt-get install tuxpaint-stamps-default mate-backgrounds
+
+Twenty photographs of ImageNet with their classes (foolbox, MIT), and cut-out objects (Tux Paint's stamps,
+GPL-2) pasted on backgrounds (MATE's, GPL-2+), for which it is known which pixels belong to the object.
+"""
+
+import importlib.util
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from abn.preprocessing import Preprocessing, read_image
+
+STAMPS = Path("/usr/share/tuxpaint/stamps")
+BACKGROUNDS = Path("/usr/share/backgrounds/mate/nature")
+PLAIN = ("Aqua", "Blinds", "Dune", "GreenMeadow", "RainDrops", "Storm", "Wood")
+"""Backgrounds without a second object."""
+CLASSES_OF_STAMPS = Path(__file__).with_name("stamps.json")
+"""Of each cut-out the classes of ImageNet that count as right."""
+CANVAS = 256  # side of a composite in pixels
+SCALES = 0.5, 0.8  # of the object's longer side, in canvases
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An image, the classes that count as right, and where the object is, if that is known."""
+
+    image: Image.Image
+    classes: list[int]
+    mask: Tensor | None = None
+    """(H, W), bool."""
+
+
+def photographs() -> list[Photograph]:
+    """Twenty photographs of ImageNet."""
+    found = importlib.util.find_spec("foolbox")  # which is not imported: it takes long
+    if found is None or found.origin is None:
+        raise FileNotFoundError(
+            "there is no package foolbox, whose photographs are needed: pip install foolbox"
+        )
+    files = sorted((Path(found.origin).parent / "data").glob("imagenet_*"))
+    return [Photograph(read_image(file), [int(file.stem.split("_")[-1])]) for file in files]
+
+
+def composites(seed: int) -> Iterator[Photograph]:
+    """Each cut-out once, at random on a background."""
+    for folder, package in ((STAMPS, "tuxpaint-stamps-default"), (BACKGROUNDS, "mate-backgrounds")):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}: apt-get install {package}")
+    draw = random.Random(seed)
+    backgrounds = [read_image(BACKGROUNDS / f"{name}.jpg") for name in PLAIN]
+    for stamp, classes in json.loads(CLASSES_OF_STAMPS.read_text(encoding="utf-8")).items():
+        with Image.open(STAMPS / stamp) as file:
+            cutout = file.convert("RGBA")
+        yield pasted(cutout, draw.choice(backgrounds), classes, draw)
+
+
+def pasted(
+    cutout: Image.Image, background: Image.Image, classes: list[int], draw: random.Random
+) -> Photograph:
+    """A cut-out at random on a random crop of a background."""
+    cutout = cutout.crop(cutout.getchannel("A").getbbox())
+    scale = draw.uniform(*SCALES) * CANVAS / max(cutout.size)
+    width, height = (max(round(side * scale), 1) for side in cutout.size)
+    cutout = cutout.resize((width, height), Image.Resampling.LANCZOS)
+    side = draw.randint(CANVAS, min(background.size))
+    left, top = (draw.randint(0, length - side) for length in background.size)
+    crop = background.crop((left, top, left + side, top + side))
+    canvas = crop.resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
+    corner = draw.randint(0, CANVAS - width), draw.randint(0, CANVAS - height)
+    canvas.paste(cutout, corner, cutout)
+    alpha = Image.new("L", canvas.size)
+    alpha.paste(cutout.getchannel("A"), corner)
+    return Photograph(canvas, classes, transforms.pil_to_tensor(alpha)[0] > 127)
+
+
+def prepared(photograph: Photograph, preprocessing: Preprocessing) -> tuple[Tensor, Tensor | None]:
+    """What a network gets, (3, H, W), and the mask of the object in the same pixels, (H, W)."""
+    images = preprocessing(photograph.image)
+    if photograph.mask is None:
+        return images, None
+    mask = Image.fromarray(photograph.mask.numpy())
+    seen = preprocessing.view(mask).resize(preprocessing.size[::-1], Image.Resampling.NEAREST)
+    return images, transforms.pil_to_tensor(seen)[0] > 0
