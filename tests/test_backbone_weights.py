@@ -7,7 +7,7 @@ from architectures import build
 from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights
 
-from abn import PretrainedAttentionBranch, wrap_backbone
+from abn import PretrainedAttentionBranch, hub, wrap_backbone
 from abn.checkpoint import CheckpointError
 from abn.preprocessing import Preprocessing
 
@@ -30,7 +30,8 @@ WRITTEN = {
     "module.": lambda weights: {f"module.{key}": value for key, value in weights.items()},
     "model.": lambda weights: {f"model.{key}": value for key, value in weights.items()},
     "_orig_mod.": lambda weights: {f"_orig_mod.{key}": value for key, value in weights.items()},
-    "nested prefixes": lambda weights: {f"module.model.{key}": value for key, value in weights.items()},
+    "module.model.": lambda weights: {f"module.model.{key}": value for key, value in weights.items()},
+    "model.module.": lambda weights: {f"model.module.{key}": value for key, value in weights.items()},
     "without numbers of batches": without_counts,
 }
 
@@ -70,6 +71,30 @@ def test_file_for_another_number_of_classes_keeps_them(name, tmp_path):
     assert model.attention_branch.classifier.out_channels == 3
 
 
+def test_network_of_a_file_for_another_number_of_classes_is_saved_as_such(tmp_path):
+    torch.save(build(NAME, num_classes=7).state_dict(), tmp_path / "weights.pth")
+    model = wrap_backbone(NAME, backbone_weights=tmp_path / "weights.pth").eval()
+    model.save_pretrained(tmp_path / "saved")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for one, other in zip(hub.load(tmp_path / "saved")(images), model(images), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_names_of_the_backbone_that_look_like_a_prefix_are_kept(tmp_path):
+    class Wrapper(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = build(NAME)
+
+        def forward(self, images):
+            return self.model(images)
+
+    torch.save(Wrapper().state_dict(), tmp_path / "weights.pth")
+    model = wrap_backbone(Wrapper(), backbone_weights=tmp_path / "weights.pth")
+    assert isinstance(model.attention_branch, PretrainedAttentionBranch)
+
+
 def test_weights_that_do_not_fit_are_all_named_at_once(weights, tmp_path):
     others = dict(weights)
     others["layer9.weight"] = others.pop("conv1.0.weight")
@@ -98,9 +123,11 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 def test_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"there is no file .*none\.pth, expected the weights of ResNet"
-    ):
+    with pytest.raises(ValueError, match="but pretrained ask for others: leave one of them out"):
+        wrap_backbone(NAME, backbone_weights="weights.pth", pretrained=True)
+    with pytest.raises(TypeError, match="backbone_weights is 3, expected the path of a file"):
+        wrap_backbone(NAME, backbone_weights=3)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.pth, expected the weights of"):
         wrap_backbone(NAME, backbone_weights=tmp_path / "none.pth")
 
 
@@ -121,6 +148,12 @@ def test_classes_and_preparation_of_torchvisions_weights_are_known(monkeypatch, 
         assert model.classes[:2] == ["tench", "goldfish"]
         assert model.preprocessing == Preprocessing()
     assert wrap_backbone("torchvision/resnet18", backbone_weights=file, num_classes=3).classes is None
+
+
+def test_name_of_a_file_does_not_name_classes_that_it_has_not(tmp_path):
+    file = tmp_path / "resnet18-f37072fd.pth"
+    torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), file)
+    assert wrap_backbone("torchvision/resnet18", backbone_weights=file).classes is None
 
 
 def test_classes_of_a_file_of_ones_own_are_not_made_up(tmp_path):

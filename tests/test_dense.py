@@ -126,6 +126,16 @@ def test_sizes_that_the_stride_does_not_divide_are_kept(size, padding):
     assert torch.equal(chosen, expected)
 
 
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_function_that_lowers_the_resolution_too_is_not_overlooked(kernel):
+    class PoolsToo(Halving):
+        def forward(self, features):
+            return nn.functional.max_pool2d(self.layer(features), 2)
+
+    stage = fx.symbolic_trace(PoolsToo(nn.Conv2d(1, 1, kernel, stride=2, padding=kernel // 2)))
+    assert dense_copy(stage, (1, 8, 8)) is None
+
+
 def test_stitch_is_the_inverse_of_taking_apart():
     images = torch.randn(2, 3, 8, 12)
     copies = ShiftedCopies(nn.Identity(), (2, 3), (0, 0))(images)

@@ -224,7 +224,7 @@ def test_evidence_for_a_class_is_shown_by_name_or_number(
     ("words", "message"),
     [
         (["--class", "tabbi"], "--class is 'tabbi', expected the name or number of a class; similar: tabby"),
-        (["--class", "1000"], "classes are 1000, expected whole numbers from 0 to 999"),
+        (["--class", "1000"], "classes are 1000, expected one number from 0 to 999"),
     ],
 )
 def test_class_that_is_none_is_refused(words, message, tmp_path, monkeypatch, images, backbone_weights):

@@ -148,7 +148,7 @@ def test_map_of_any_class_comes_from_one_call():
 @pytest.mark.parametrize(
     ("arguments", "classes", "message"),
     [
-        ({}, 1000, "classes are 1000, expected whole numbers from 0 to 999"),
+        ({}, 1000, "classes are 1000, expected one number from 0 to 999, or one for each of 2 images"),
         ({}, -1, "classes are -1"),
         ({"map": "convolution"}, 3, r"\('convolution'\) is not made of evidence for classes"),
         ({"tasks": 4}, 3, "is not made of evidence for classes"),

@@ -87,7 +87,18 @@ class Head(nn.Module):
         self.function = function
         self.first, self.second, self.norm = nn.Linear(8, 5), nn.Linear(8, 5), nn.BatchNorm1d(8)
         self.wide = nn.Linear(8, 8)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu, self.sigmoid = nn.ReLU(inplace=True), nn.Sigmoid()
+        self.unstable = nn.BatchNorm1d(8, track_running_stats=False)
+
+    def unseen(self, pooled):
+        hidden = self.wide(pooled)
+        self.relu(hidden)
+        return self.first(hidden)
+
+    def larger(self, features):
+        if features.shape[-1] < 2:
+            raise AssertionError("too small")
+        return features
 
     def forward(self, features):
         return self.function(self, features)
@@ -109,6 +120,14 @@ OTHER = {
     ),
     "normalised": lambda self, x: self.first(F.normalize(x.mean((2, 3)), dim=1)),
     "softmax": lambda self, x: self.first(x.mean((2, 3))).softmax(dim=1),
+    "features beside the mean": lambda self, x: self.first(x.mean((2, 3)) + x[:, :, 0, 0]),
+    "mean of the first row": lambda self, x: self.first(x.mean((2, 3)) + x[:, :, :1].mean((2, 3))),
+    "statistics of the batch": lambda self, x: self.first(x.mean((2, 3)) - x.mean((2, 3)).mean(0)),
+    "norm without averages": lambda self, x: self.first(self.unstable(x.mean((2, 3)))),
+    "divided by the mean": lambda self, x: self.first(self.wide.bias / x.mean((2, 3))),
+    "in place, unseen": lambda self, x: self.unseen(x.mean((2, 3))),
+    "sigmoid": lambda self, x: self.first(self.sigmoid(self.wide(x.mean((2, 3))))),
+    "runs on larger maps alone": lambda self, x: self.first(self.larger(x).mean((2, 3))),
     "mean over the rows alone": lambda self, x: self.first(x.mean(2).amax(2)),
 }
 
@@ -133,6 +152,14 @@ def test_head_that_is_more_than_that_starts_anew_with_a_warning(function):
     with pytest.raises(ValueError, match="start is 'pretrained', expected 'new' or none: the backbone's"):
         wrap_backbone(backbone, input_size=32, start="pretrained")
     assert str(find_splits(backbone, input_size=32)).endswith("new heads, which need training")
+
+
+def test_head_that_ends_with_the_mean_counts_its_channels():
+    backbone = Backbone(Head(lambda self, x: x.mean((2, 3)))).eval()
+    model = wrap_backbone(backbone, input_size=32)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.attention_branch.classifier(torch.eye(8)), torch.eye(8))
+    assert model.class_map(images, 7).shape == (2, 1, 16, 16)
 
 
 def test_summary_names_the_layers():

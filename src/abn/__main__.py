@@ -112,14 +112,21 @@ def _network(arguments: argparse.Namespace) -> ABN:
                 f"--backbone-weights is for --model timm/... or torchvision/..., not for {arguments.model}"
             )
         return hub.load(arguments.model, mechanism=arguments.mechanism, map=arguments.map)
-    from_library: dict[str, Any] = {"pretrained": True} if library == "timm" else {"weights": "DEFAULT"}
-    return wrap_backbone(
-        arguments.model,
-        map=arguments.map,
-        mechanism=arguments.mechanism,
-        backbone_weights=arguments.backbone_weights,
-        **(from_library if arguments.backbone_weights is None else {}),
-    ).eval()
+    weights: dict[str, Any] = {"backbone_weights": arguments.backbone_weights}
+    if arguments.backbone_weights is None:
+        weights = {"pretrained": True} if library == "timm" else {"weights": "DEFAULT"}
+    try:
+        return wrap_backbone(
+            arguments.model,
+            start="pretrained",  # or an error: maps of random weights mean nothing
+            map=arguments.map,
+            mechanism=arguments.mechanism,
+            **weights,
+        ).eval()
+    except RuntimeError as error:  # timm has no weights of this name
+        raise ValueError(
+            f"{library} gives no weights for {arguments.model}: {error}\nGive a file, --backbone-weights FILE"
+        ) from error
 
 
 def _class(asked: str, model: ABN) -> int:
@@ -127,11 +134,14 @@ def _class(asked: str, model: ABN) -> int:
     if asked.isdecimal():
         return int(asked)
     names = [name.lower() for name in model.classes or ()]
-    if asked.lower() not in names:
+    numbers = [number for number, name in enumerate(names) if name == asked.lower()]
+    if len(numbers) > 1:
+        raise ValueError(f"--class is {asked!r}, the name of classes {numbers}: give one of these numbers")
+    if not numbers:
         similar = ", ".join(difflib.get_close_matches(asked.lower(), names))
         hint = f"similar: {similar}" if similar else "give its number"
         raise ValueError(f"--class is {asked!r}, expected the name or number of a class; {hint}")
-    return names.index(asked.lower())
+    return numbers[0]
 
 
 if __name__ == "__main__":

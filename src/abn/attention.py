@@ -14,7 +14,7 @@ class AttentionBranch(nn.Module):
 
         features ─► stage ─► BN ─► 1×1 conv C→R ─► BN ─► ReLU = responses r; R = K, one channel per class
                                    r ─► average pool ─► 1×1 conv R→K ─► attention_logits
-                                   r ─► one of the three maps ────────► attention_map
+                                   r ─► one of the maps below ────────► attention_map
 
     The scores are those of the official code, with which the published numbers were made. It differs from
     the figure in the paper (Fukui et al., "Attention Branch Network", CVPR 2019, section 3.1) in a batch

@@ -20,7 +20,7 @@ WEIGHT_SOURCE_ARGUMENTS = frozenset(
         "backbone_weights",
     }
 )
-"""Arguments that tell the libraries to fetch weights, and change nothing else."""
+"""Arguments that tell where weights come from, and change nothing else."""
 
 
 def create_backbone(name: str, **arguments: object) -> nn.Module:

@@ -9,13 +9,32 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
-from abn.backbone import replace_classifier
+from abn.backbone import WEIGHT_SOURCE_ARGUMENTS, asks_for_weights, replace_classifier
 from abn.checkpoint import CheckpointError, listed, misfits, read_checkpoint
 from abn.dry_run import Shape
 from abn.preprocessing import Preprocessing, preprocessing_of
 
 
-def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> None:
+def check_backbone_weights(file: object, arguments: Mapping[str, object]) -> None:
+    """Raises an error if this is no path, no file is there, or other weights are asked for too.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TypeError: If it is no path.
+        ValueError: If the backbone's library is to load weights as well.
+    """
+    if not isinstance(file, (str, Path)) or not str(file):
+        raise TypeError(f"backbone_weights is {file!r}, expected the path of a file")
+    if asks_for_weights(arguments):
+        asked = ", ".join(sorted(WEIGHT_SOURCE_ARGUMENTS.intersection(arguments)))
+        raise ValueError(
+            f"backbone_weights is {str(file)!r}, but {asked} ask for others: leave one of them out"
+        )
+    if not Path(file).exists():
+        raise FileNotFoundError(f"there is no file {file}, expected the weights of the backbone")
+
+
+def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> int | None:
     """Loads a state dict into a backbone, in place.
 
     A trainer's checkpoint is unwrapped, and the prefixes ``module.``, ``_orig_mod.`` and ``model.`` are
@@ -27,17 +46,16 @@ def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> None
         path: What ``torch.save`` or safetensors wrote. It is not unpickled.
         shape: (C, H, W) of its images.
 
+    Returns:
+        The number of classes that the file is for, if it is another than the backbone had.
+
     Raises:
         CheckpointError: If the file holds no weights, or weights that do not fit. All misfits are named.
-        FileNotFoundError: If there is no such file.
     """
-    path = path.expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}, expected the weights of {type(backbone).__name__}")
     weights, _ = read_checkpoint(path)
-    while all(key.startswith("model.") for key in weights):
-        weights = {key.removeprefix("model."): value for key, value in weights.items()}
     expected = backbone.state_dict()
+    while not expected.keys() & weights.keys() and (prefix := _common_prefix(weights)):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     for key, value in expected.items():
         if key.endswith("num_batches_tracked"):  # which PyTorch 0.4 did not write
             weights.setdefault(key, torch.zeros_like(value))
@@ -50,6 +68,13 @@ def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> None
             "\n".join([f"{path} does not hold the weights of this {type(backbone).__name__}", *faults])
         )
     backbone.load_state_dict(weights)
+    return count
+
+
+def _common_prefix(weights: Mapping[str, Tensor]) -> str | None:
+    """The prefix of a wrapper that all names begin with."""
+    wrappers = ("module.", "model.", "_orig_mod.")
+    return next((prefix for prefix in wrappers if all(key.startswith(prefix) for key in weights)), None)
 
 
 def _other_number_of_classes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
@@ -88,7 +113,7 @@ def known_data(
             transforms = weights.transforms()
             if isinstance(transforms, ImageClassification):
                 preprocessing = _preprocessing_of_torchvision(transforms)
-    elif library == "timm" and arguments.get("pretrained"):
+    elif library == "timm" and arguments.get("pretrained") and weights_file is None:
         known = getattr(backbone, "pretrained_cfg", {}) or {}
         if known.get("num_classes") == getattr(backbone, "num_classes", None) == 1000:
             classes = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
@@ -99,14 +124,13 @@ def known_data(
 
 def _torchvision_weights(model: str, asked: object, file: str | Path | None) -> WeightsEnum | None:
     """The entry of torchvision's table: the one asked for, or the one whose file has this name."""
-    if isinstance(asked, WeightsEnum):
-        return asked
     known = torchvision.models.get_model_weights(model)
+    if file is not None:
+        return next((entry for entry in known if Path(entry.url).name == Path(file).name), None)
     if isinstance(asked, str):
         entry: WeightsEnum = known[asked.rpartition(".")[2]]
         return entry
-    names = [] if file is None else [entry for entry in known if Path(entry.url).name == Path(file).name]
-    return names[0] if names else None
+    return asked if isinstance(asked, WeightsEnum) else None
 
 
 def _preprocessing_of_torchvision(transforms: ImageClassification) -> Preprocessing:

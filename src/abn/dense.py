@@ -131,7 +131,7 @@ def _shift_inputs(stage: fx.GraphModule, features: Shape) -> tuple[list[Pair], i
     """Puts :class:`ShiftedCopies` before the layers that lower the resolution.
 
     Returns:
-        Their strides, and how many pixels of the features their kernels may leave out at the border.
+        Their strides, and how many pixels of the features they leave out at the border, without padding.
     """
     layers = {name: layer for name, layer in stage.named_modules() if _has_stride(layer)}
     strided = [
@@ -154,8 +154,10 @@ def _shift_inputs(stage: fx.GraphModule, features: Shape) -> tuple[list[Pair], i
         for name, *_ in group:
             layer = layers[name]
             stage.set_submodule(name, ShiftedCopies(layer, stride, centre).train(layer.training))
-        kernels = [_pair(getattr(layers[name], "kernel_size", 1)) for name, *_ in group]
-        margin += math.prod(map(max, strides)) * (max(map(max, [stride, *kernels])) - 1)
+        left_out = max(
+            received[i + 1] - stride[i] * returned[i + 1] for _, received, returned in group for i in (0, 1)
+        )
+        margin += math.prod(map(max, strides)) * max(left_out, 0)
         strides.append(stride)
     return strides, margin
 
@@ -187,7 +189,10 @@ def _offset(layer: Any, received: Shape, returned: Shape) -> Pair:
 
 
 def _pair(value: Any) -> Pair:
-    """Rows and columns of a layer's setting; 0 for one that is said in words, such as ``"valid"``."""
+    """Rows and columns of a layer's setting.
+
+    0 for one that is said in words: how much is padded, ``"same"`` or ``"valid"``, is then seen by the sizes.
+    """
     if isinstance(value, (tuple, list)):
         return int(value[0]), int(value[-1])
     return (value, value) if isinstance(value, int) else (0, 0)

@@ -37,5 +37,5 @@ def attend(features: Tensor, attention_map: Tensor, mechanism: str) -> Tensor:
 
 def check_mechanism(name: str) -> None:
     """Raises a ValueError if there is no such attention mechanism."""
-    if name not in MECHANISMS:
+    if name not in list(MECHANISMS):
         raise ValueError(f"mechanism is {name!r}, expected one of {', '.join(map(repr, MECHANISMS))}")

@@ -130,13 +130,18 @@ class ABN(nn.Module):
                 f"the map of this {type(branch).__name__} ({getattr(kind, 'name', None)!r}) is not made of "
                 "evidence for classes, expected an AttentionBranch with map='evidence'"
             )
+        if not torch.compiler.is_compiling():
+            _check(images)
         count = branch.classifier.out_channels
-        chosen = torch.as_tensor(classes, device=images.device).expand(len(images))
-        if chosen.is_floating_point() or not 0 <= chosen.min() <= chosen.max() < count:
-            raise ValueError(f"classes are {classes!r}, expected whole numbers from 0 to {count - 1}")
-        _check(images)
+        chosen = torch.as_tensor(classes, device=images.device)
+        fits = chosen.ndim == 0 or chosen.shape == images.shape[:1]
+        if not fits or chosen.is_floating_point() or not bool(((chosen >= 0) & (chosen < count)).all()):
+            raise ValueError(
+                f"classes are {classes!r}, expected one number from 0 to {count - 1}, or one for each of "
+                f"{len(images)} images"
+            )
         responses = branch.responses(self.feature_extractor(images))
-        shares = F.one_hot(chosen.long(), count).to(responses.dtype)
+        shares = F.one_hot(chosen.long().expand(len(images)), count).to(responses.dtype)
         attention_map: Tensor = branch.class_activation(responses, shares)
         return attention_map
 

@@ -32,9 +32,24 @@ def read_classifier(head: nn.Module, features: Shape) -> PooledClassifier | None
     """
     try:
         steps = rehearse(head, features, _steps_of)
-        return PooledClassifier(_layers(copy.deepcopy(head).eval().float(), steps, features[0]))
-    except (_NotPooledError, RuntimeError):  # the latter of a pool that does not run on single pixels
+        if steps is None:
+            return None
+        head = copy.deepcopy(head).eval().float()
+        classifier = PooledClassifier(_layers(head, steps, features[0]))
+        return classifier if _agree(classifier, head, features) else None
+    except Exception:  # the head may be the user's own code, and fail in any way on single pixels
         return None
+
+
+@torch.no_grad()
+def _agree(classifier: PooledClassifier, head: nn.Module, features: Shape) -> bool:
+    """Whether both give the same logits: a change in place, say, is not seen in the operations."""
+    if device_of(head).type == "meta":
+        return True
+    images = torch.randn(3, *features, generator=torch.Generator().manual_seed(0)).to(device_of(head))
+    expected = head(images)
+    tolerance = 1e-3 * expected.abs().max().item() + 1e-6
+    return torch.allclose(classifier(images.mean(dim=(2, 3))), expected, rtol=0, atol=tolerance)
 
 
 class _NotPooledError(Exception):
@@ -88,45 +103,53 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.computes = [False]
         """Of each segment, whether it is more than another shape of the same numbers."""
         self._pooled_numbers = images.shape[:2].numel()
-        self._pooled = False
         self._operations: list[str] | None = None  # of a submodule that may be an activation
-        self._segments: dict[int, tuple[Tensor, int]] = {}  # keeps the tensors, so that their ids stay theirs
-        self._note(images)
+        # Keeps the tensors, so that their ids stay theirs. A feature map comes before the first segment.
+        self._segments: dict[int, tuple[Tensor, int]] = {id(images): (images, -1)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         given = [value for value in tree_leaves((args, kwargs)) if id(value) in self._segments]
         if given:
-            self._check(func.overloadpacket.__name__.removesuffix("_"), given, result)
-            self._note(result)
+            name = func.overloadpacket.__name__.removesuffix("_")
+            self.note(result, self._segment(name, given, args, result))
         return result
 
-    def _note(self, values: Any) -> None:
+    def note(self, values: Any, segment: int) -> None:
         for value in tree_leaves(values):
             if isinstance(value, Tensor):
-                self._segments[id(value)] = (value, len(self.nonlinear))
+                self._segments[id(value)] = (value, segment)
 
-    def _check(self, name: str, given: list[Tensor], result: Any) -> None:
-        if any(self._segments[id(value)][1] != len(self.nonlinear) for value in given):
-            raise _NotPooledError(f"{name} goes past a nonlinear layer")
-        if not self._pooled:
-            if name in _POOLING and result.numel() == self._pooled_numbers:
-                self._pooled = True
-            elif name not in _RESHAPING:
-                raise _NotPooledError(f"{name} comes before the mean")
-        elif self._operations is not None:
+    def _segment(self, name: str, given: list[Tensor], args: Any, result: Any) -> int:
+        """The segment that the result of an operation belongs to."""
+        segments = {self._segments[id(value)][1] for value in given}
+        current = len(self.nonlinear)
+        if segments == {-1} and name in _RESHAPING:
+            return -1
+        if segments == {-1} and name in _POOLING and result.numel() == self._pooled_numbers:
+            return 0
+        if segments != {current}:
+            raise _NotPooledError(f"{name} comes before the mean, or goes past a nonlinear layer")
+        if self._operations is not None:
             self._operations.append(name)
         elif name in _AFFINE_IN_ALL or (name in _AFFINE_IN_ONE and len(given) == 1):
+            divides = name == "div" and id(args[0]) not in self._segments
+            if divides or (name == "native_batch_norm" and args[5]):  # by statistics of the batch
+                raise _NotPooledError(f"{name} is not affine")
             self.computes[-1] = True
-        elif name not in _RESHAPING | _POOLING:  # pooling once more changes nothing
+        elif name in _POOLING:
+            self.computes[-1] |= result.numel() != given[0].numel()
+        elif name not in _RESHAPING:
             raise _NotPooledError(f"{name} is not affine")
+        return current
 
-    def enter(self, layer: nn.Module) -> None:
+    def enter(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         """A submodule without submodules is about to run."""
-        if self._pooled and (isinstance(layer, nn.LayerNorm) or not layer.state_dict()):
+        pooled = self._segments.get(id(arguments[0]) if arguments else 0, (None, -1))[1] >= 0
+        if pooled and (isinstance(layer, nn.LayerNorm) or not layer.state_dict()):
             self._operations = []
 
-    def leave(self, name: str, layer: nn.Module, arguments: tuple[Tensor, ...], returned: Tensor) -> None:
+    def leave(self, name: str, layer: nn.Module, arguments: tuple[Any, ...], returned: Tensor) -> None:
         """It has run."""
         operations, self._operations = self._operations, None
         if operations is None:
@@ -143,19 +166,23 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise _NotPooledError(f"{name} is called twice")
         self.nonlinear.append((name, received.shape[1:]))
         self.computes.append(False)
-        self._note(returned)
+        self.note(returned, len(self.nonlinear))
 
 
-def _steps_of(head: nn.Module, images: Tensor) -> _Steps:
+def _steps_of(head: nn.Module, images: Tensor) -> _Steps | None:
+    """What the head does; none if it is not as expected."""
     steps = _Steps(images)
     for name, layer in head.named_modules():
         if not list(layer.children()):
-            layer.register_forward_pre_hook(lambda layer, _: steps.enter(layer))
+            layer.register_forward_pre_hook(steps.enter)
             layer.register_forward_hook(
                 lambda layer, args, returned, name=name: steps.leave(name, layer, args, returned)
             )
-    with steps:
-        head(images)
+    try:
+        with steps:
+            head(images)
+    except _NotPooledError:
+        return None
     return steps
 
 
@@ -164,7 +191,7 @@ def _layers(head: nn.Module, steps: _Steps, channels: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     before: Call | None = None
     for computes, after in zip(steps.computes, [*steps.nonlinear, None], strict=True):
-        if computes:
+        if computes or (after is None and not layers):
             layers.append(_affine_map(head, before, after, channels))
         if after is not None:
             layer = head.get_submodule(after[0])
@@ -173,12 +200,7 @@ def _layers(head: nn.Module, steps: _Steps, channels: int) -> list[nn.Module]:
     return layers
 
 
-def _affine_map(
-    head: nn.Module,
-    before: tuple[str, torch.Size] | None,
-    after: tuple[str, torch.Size] | None,
-    channels: int,
-) -> nn.Linear:
+def _affine_map(head: nn.Module, before: Call | None, after: Call | None, channels: int) -> nn.Linear:
     """What the head computes between two nonlinear layers, or from its beginning, or to its end."""
     device = device_of(head)
     width = channels if before is None else before[1].numel()
@@ -209,13 +231,16 @@ def _affine_map(
 
 def _norm_of_vectors(layer: nn.LayerNorm) -> nn.LayerNorm:
     """The same layer norm for (B, C), whatever layout the head's own is for."""
-    norm = nn.LayerNorm(layer.normalized_shape, layer.eps, layer.elementwise_affine, device=device_of(layer))
+    affine, bias = layer.weight is not None, layer.bias is not None
+    norm = nn.LayerNorm(layer.normalized_shape, layer.eps, affine, bias, device=device_of(layer))
     norm.load_state_dict(layer.state_dict())
     return norm
 
 
 def _activation(layer: nn.Module) -> nn.Module:
     activation = copy.deepcopy(layer)
+    if activation(torch.zeros(1)).item() != 0:  # then it does not multiply its input by a factor
+        raise _NotPooledError(f"{type(layer).__name__} is not 0 at 0")
     if getattr(activation, "inplace", False):
         setattr(activation, "inplace", False)  # noqa: B010 - unknown to the type of a module
     return activation

@@ -48,7 +48,7 @@ KEEPING_WHAT_IT_LEARNED = frozenset({"dense"})
 
 def check_stage(stage: object) -> None:
     """Raises a ValueError if this is neither a kind of stage nor a module."""
-    if not isinstance(stage, nn.Module) and stage not in STAGES:
+    if not isinstance(stage, nn.Module) and stage not in list(STAGES):
         raise ValueError(f"stage is {stage!r}, expected {', '.join(map(repr, STAGES))} or a module")
 
 

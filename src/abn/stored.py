@@ -56,6 +56,11 @@ def contents(
     if mechanism is not None:
         config["mechanism"] = mechanism
     if map is not None:
+        if config.get("start") == "pretrained" and MAPS[map].of_evidence is None:
+            raise ValueError(
+                f"map is {map!r}, but the branch of {path} started from a backbone's classifier and has "
+                "no layers for it: leave map= out"
+            )
         config["map"] = map
     if "model" in config:
         with torch.device("meta"):

@@ -19,7 +19,7 @@ from abn.backbone import (
     input_shape,
     replace_classifier,
 )
-from abn.backbone_weights import known_data, load_backbone_weights
+from abn.backbone_weights import check_backbone_weights, known_data, load_backbone_weights
 from abn.cut import Parts, Splits, cut, splits_of
 from abn.dry_run import device_of, dry_run
 from abn.map_kinds import MAPS, check_map
@@ -56,9 +56,13 @@ def wrap_backbone(
 
     A pretrained backbone explains itself from the first call: the attention branch starts from its last stage
     and its classifier, and shows for each image the evidence for the classes that it sees. Training improves
-    the scores and the map. docs/pretrained.md has the figures before any training. Where the classifier
-    cannot be read pixel by pixel (:func:`find_splits` tells), or is replaced by ``num_classes``, maps mean
-    nothing before training; in the first case a warning says so.
+    the scores and the map. docs/pretrained.md has the figures before any training. Maps mean nothing before
+    training where the heads are new: with another ``stage``, a ``map`` of the official code, a classifier
+    that cannot be read pixel by pixel (:func:`find_splits` tells), or one that ``num_classes`` or ``tasks``
+    replaces.
+
+    A backbone counts as pretrained if it is handed over as a module, or loads weights here, and ``start`` is
+    not ``"new"``. The defaults of stage, map and mechanism go by that.
 
     The network works on a copy: the backbone that was handed in is left as it was. Auxiliary heads are left
     out. The result has the backbone's device, dtype and mode (training or evaluation).
@@ -80,7 +84,7 @@ def wrap_backbone(
             network takes little longer than the backbone alone (docs/performance.md); ``"none"``; or a
             module of your own, features (B, C, H, W) to (B, C', h, w). A copy that cannot be run in this
             way keeps its stride: the map is then coarser than the features. A copy is trainable, even where
-            the backbone is frozen. Default: ``"dense"``, for a new network ``"copy"``.
+            the backbone is frozen. Default: ``"dense"`` for a pretrained backbone, else ``"copy"``.
         start: ``"pretrained"``: the branch's heads are the backbone's classifier, see
             :class:`PretrainedAttentionBranch`. ``"new"``: they are new, see :class:`AttentionBranch`, which
             learns faster where nothing is pretrained. Default: ``"new"`` where the backbone is built here
@@ -89,13 +93,13 @@ def wrap_backbone(
         map: How the map is made, see :class:`AttentionBranch`: ``"evidence"``, ``"class_activation"``,
             ``"convolution"`` as in the official code, or ``"log_sum"``; with ``tasks`` one of the first two,
             or ``"response"`` and ``"scaled_response"`` as in versions 1 and 2 of the official multi-task
-            code, see :class:`ResponseAttentionBranch`. Default: ``"evidence"``, for a new network
-            ``"class_activation"``.
+            code, see :class:`ResponseAttentionBranch`. Default: ``"evidence"`` for a pretrained backbone,
+            else ``"class_activation"``.
         response_channels: Width of the class responses of a new branch, see :class:`AttentionBranch`. By
             default, behind a light stage, not more than its channels: what makes it light for many classes.
             The price of fewer responses than classes is in docs/stages.md; K brings them back.
         mechanism: ``"dimming"``, ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
-            Default: ``"dimming"``, for a new network ``"residual"``.
+            Default: ``"dimming"`` for a pretrained backbone, else ``"residual"``.
         input_size: Size of the images for which the backbone is cut: one number of pixels or (C, H, W).
             Default: read off the backbone, see the example. The network takes images of other sizes too
             where the backbone does.
@@ -138,17 +142,24 @@ def wrap_backbone(
     if mechanism is not None:
         check_mechanism(mechanism)
     check_input_size(input_size)
+    if backbone_weights is not None:
+        check_backbone_weights(backbone_weights, backbone_arguments)
     name = backbone if isinstance(backbone, str) else None
     loads_weights = backbone_weights is not None or asks_for_weights(backbone_arguments)
     published = map is not None and MAPS[map].of_evidence is None  # a map of the official code's networks
-    trained = start == "pretrained" or (start is None and (name is None or loads_weights) and not published)
+    trained = start == "pretrained" or (start is None and (name is None or loads_weights))
+    if published and start is None:
+        if loads_weights and num_classes is None and tasks is None:
+            _warn_of_new_heads(f"map={map!r} needs layers that no backbone has")
+        trained = False
     stage = stage or ("dense" if trained else "copy")
     map = map or ("evidence" if trained else "class_activation")
     mechanism = mechanism or ("dimming" if trained else "residual")
     backbone = build_or_copy(backbone, backbone_arguments)
     shape = input_shape(backbone, input_size)
+    classes_of_file = None
     if backbone_weights is not None:
-        load_backbone_weights(backbone, Path(backbone_weights), shape)
+        classes_of_file = load_backbone_weights(backbone, Path(backbone_weights), shape)
     outputs = num_classes if tasks is None else tasks * (num_classes or 1)
     if outputs is not None:
         replace_classifier(backbone, outputs, shape)
@@ -166,11 +177,7 @@ def wrap_backbone(
         if obstacle is not None and start == "pretrained":
             raise ValueError(f"start is 'pretrained', expected 'new' or none: {obstacle}")
         if obstacle is not None and outputs is None:
-            warnings.warn(
-                f"the attention branch starts from random weights, so that its map means nothing before "
-                f"training: {obstacle}. Give start='new' if that is meant",
-                stacklevel=2,
-            )
+            _warn_of_new_heads(obstacle)
     channels, dtype = parts.features[0], parts.dtype
     if branch_stage is not None:
         output = dry_run(branch_stage, parts.features)
@@ -195,13 +202,14 @@ def wrap_backbone(
     for module in set(model.modules()).difference(kept):
         module.training = backbone.training
     model.preprocessing, classes = known_data(backbone, name, backbone_arguments, backbone_weights, shape)
-    model.classes = classes if outputs is None else None
+    if classes is not None and outputs is None and len(classes) == parts.num_classes:
+        model.classes = classes
     model.stage = stage if isinstance(stage, str) else None
     if name is not None and model.stage is not None:
         model.config = {
             "backbone": name,
             **building_arguments(backbone, backbone_arguments),
-            "num_classes": num_classes,
+            "num_classes": num_classes or classes_of_file,
             "tasks": tasks,
             "split": parts.split,
             "stage": stage,
@@ -266,6 +274,14 @@ def _classifier(
     if classifier is None:
         return None, "the backbone's classifier cannot be read pixel by pixel, see find_splits()"
     return classifier, None
+
+
+def _warn_of_new_heads(reason: str) -> None:
+    warnings.warn(
+        "the attention branch starts from random weights, so that its map means nothing before training: "
+        f"{reason}. Give start='new' if that is meant",
+        stacklevel=3,
+    )
 
 
 def _task_branch(
