@@ -105,7 +105,7 @@ def test_20_batch_sizes_compile_as_often_as_for_the_backbone_alone():
         compilations.append(counter.frame_count)
     plain, of_new, of_pretrained = compilations
     assert of_new == plain <= 3
-    # PyTorch compiles a convolution anew from a number of images on, and a dense stage sees four times as many.
+    # From a number of images on PyTorch compiles a convolution anew; a dense stage sees four times as many.
     assert of_pretrained <= plain + 1
 
 

@@ -5,12 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from abn.attention import (
-    AttentionBranch,
-    PretrainedAttentionBranch,
-    check_counts,
-    default_response_channels,
-)
+from abn.attention import PretrainedAttentionBranch, check_counts
 from abn.backbone import (
     asks_for_weights,
     build_or_copy,
@@ -20,21 +15,15 @@ from abn.backbone import (
     replace_classifier,
 )
 from abn.backbone_weights import check_backbone_weights, known_data, load_backbone_weights
-from abn.cut import Parts, Splits, cut, splits_of
-from abn.dry_run import device_of, dry_run
+from abn.branches import classifier_for, new_branch
+from abn.cut import Splits, cut, splits_of
+from abn.dry_run import device_of
 from abn.map_kinds import MAPS, check_map
 from abn.mechanisms import check_mechanism
-from abn.multitask import (
-    MultiTaskAttentionBranch,
-    MultiTaskPerceptionBranch,
-    ResponseAttentionBranch,
-    check_task_map,
-)
+from abn.multitask import MultiTaskPerceptionBranch, check_task_map
 from abn.network import ABN
 from abn.perception import PerceptionBranch
-from abn.pooled_classifier import PooledClassifier
-from abn.read_classifier import read_classifier
-from abn.stages import KEEPING_WHAT_IT_LEARNED, check_stage, make_stage
+from abn.stages import check_stage, make_stage
 
 
 def wrap_backbone(
@@ -173,30 +162,24 @@ def wrap_backbone(
     branch_stage = make_stage(stage, parts)
     classifier = None
     if trained:
-        classifier, obstacle = _classifier(parts, stage, map, tasks, response_channels)
+        classifier, obstacle = classifier_for(parts, stage, map, tasks, response_channels)
         if obstacle is not None and start == "pretrained":
             raise ValueError(f"start is 'pretrained', expected 'new' or none: {obstacle}")
         if obstacle is not None and outputs is None:
             _warn_of_new_heads(obstacle)
-    channels, dtype = parts.features[0], parts.dtype
-    if branch_stage is not None:
-        output = dry_run(branch_stage, parts.features)
-        channels, dtype = output.shape[1], output.dtype
-    if stage == "light" and tasks is None and response_channels is None:
-        response_channels = min(channels, default_response_channels(parts.num_classes))
-    perception_branch: nn.Module = PerceptionBranch(parts.tail, mechanism)
-    if tasks is not None:
-        attention_branch = _task_branch(map, channels, tasks, num_classes, response_channels)
-        perception_branch = MultiTaskPerceptionBranch(parts.tail, tasks, mechanism, num_classes=num_classes)
-    elif classifier is not None:
-        attention_branch = PretrainedAttentionBranch(classifier, map=map)
+    attention_branch: nn.Module
+    if classifier is not None:
+        attention_branch = PretrainedAttentionBranch(classifier, map=map).to(dtype=parts.dtype)
     else:
-        attention_branch = AttentionBranch(
-            channels, parts.num_classes, map=map, response_channels=response_channels
+        attention_branch = new_branch(
+            parts, branch_stage, map, tasks, num_classes, response_channels, light=stage == "light"
         )
-    attention_branch.to(device_of(backbone), dtype)
+    attention_branch.to(device_of(backbone))
     if branch_stage is not None:
         attention_branch.stage = branch_stage  # added now, so that its own dtype stays as it is
+    perception_branch: nn.Module = PerceptionBranch(parts.tail, mechanism)
+    if tasks is not None:
+        perception_branch = MultiTaskPerceptionBranch(parts.tail, tasks, mechanism, num_classes=num_classes)
     model = ABN(parts.feature_extractor, attention_branch, perception_branch)
     kept = [m for part in (parts.feature_extractor, parts.tail, branch_stage) if part for m in part.modules()]
     for module in set(model.modules()).difference(kept):
@@ -209,7 +192,7 @@ def wrap_backbone(
         model.config = {
             "backbone": name,
             **building_arguments(backbone, backbone_arguments),
-            "num_classes": num_classes or classes_of_file,
+            "num_classes": num_classes if outputs is not None else classes_of_file,
             "tasks": tasks,
             "split": parts.split,
             "stage": stage,
@@ -256,39 +239,9 @@ def find_splits(
     return splits_of(backbone, input_shape(backbone, input_size))
 
 
-def _classifier(
-    parts: Parts, stage: str | nn.Module, map: str, tasks: int | None, response_channels: int | None
-) -> tuple[PooledClassifier | None, str | None]:
-    """The backbone's classifier for the attention branch; or none, and what stands in the way."""
-    if tasks is not None:
-        return None, "with tasks= the heads are new"
-    # Where nothing lies between the split and the last feature map, there is no stage to copy.
-    reads_last_map = parts.stage is None and stage in ("copy", "none")
-    if stage not in KEEPING_WHAT_IT_LEARNED and not reads_last_map:
-        return None, "the backbone's classifier reads the output of stage='dense', and of no other"
-    if MAPS[map].of_evidence is None:
-        return None, f"map={map!r} needs layers that no backbone has"
-    if response_channels is not None:
-        return None, f"response_channels={response_channels} is the width of new layers"
-    classifier = read_classifier(parts.head, parts.end)
-    if classifier is None:
-        return None, "the backbone's classifier cannot be read pixel by pixel, see find_splits()"
-    return classifier, None
-
-
 def _warn_of_new_heads(reason: str) -> None:
     warnings.warn(
         "the attention branch starts from random weights, so that its map means nothing before training: "
         f"{reason}. Give start='new' if that is meant",
         stacklevel=3,
     )
-
-
-def _task_branch(
-    map: str, channels: int, tasks: int, num_classes: int | None, response_channels: int | None
-) -> nn.Module:
-    if MAPS[map].of_evidence is not None:
-        return MultiTaskAttentionBranch(
-            channels, tasks, num_classes=num_classes, map=map, response_channels=response_channels
-        )
-    return ResponseAttentionBranch(channels, tasks, scaled=map == "scaled_response")
