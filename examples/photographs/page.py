@@ -126,8 +126,7 @@ Top-1 accuracy; *agreement*: how often the attention branch says what the plain 
 {predictions}
 
 The perception branch is the network's prediction. On one photograph of the 20 it may differ from the plain
-network: what the map does not show is dimmed, also where it helped. Among clutter it is better for the same
-    reason.
+network: what the map does not show is dimmed, also where it helped. Among clutter it is better for the same reason.
 
 ## Maps
 
