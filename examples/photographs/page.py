@@ -126,7 +126,8 @@ Top-1 accuracy; *agreement*: how often the attention branch says what the plain 
 {predictions}
 
 The perception branch is the network's prediction. On one photograph of the 20 it may differ from the plain
-network: what the map does not show is dimmed, also where it helped. Among clutter it is better for the same reason.
+network: what the map does not show is dimmed, also where it helped. For this reason it is better among
+clutter.
 
 ## Maps
 
