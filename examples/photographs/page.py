@@ -106,8 +106,8 @@ Written by `python examples/pretrained.py` from the logs of its runs: {versions}
 
 `wrap_backbone` keeps what a pretrained classifier has learned. The attention branch runs the classifier's
 own last stage at every pixel of the features, and reads its own final layers as evidence per pixel. So the
-network predicts as well as before, and its map is right from the first call, in one forward pass and without
-a gradient.
+network predicts about as well as before, and its map points at what it predicts from the first call, in one
+forward pass and without a gradient.
 
 Two sets of images:
 
