@@ -46,7 +46,8 @@ def _agree(classifier: PooledClassifier, head: nn.Module, features: Shape) -> bo
     """Whether both give the same logits: a change in place, say, is not seen in the operations."""
     if device_of(head).type == "meta":
         return True
-    images = torch.randn(3, *features, generator=torch.Generator().manual_seed(0)).to(device_of(head))
+    generator = torch.Generator("cpu").manual_seed(0)
+    images = torch.randn(3, *features, generator=generator, device="cpu").to(device_of(head))
     expected = head(images)
     tolerance = 1e-3 * expected.abs().max().item() + 1e-6
     return torch.allclose(classifier(images.mean(dim=(2, 3))), expected, rtol=0, atol=tolerance)
@@ -239,7 +240,7 @@ def _norm_of_vectors(layer: nn.LayerNorm) -> nn.LayerNorm:
 
 def _activation(layer: nn.Module) -> nn.Module:
     activation = copy.deepcopy(layer)
-    if activation(torch.zeros(1)).item() != 0:  # then it does not multiply its input by a factor
+    if activation(torch.zeros(1, device="cpu")).item() != 0:  # then it does not multiply its input by a factor
         raise _NotPooledError(f"{type(layer).__name__} is not 0 at 0")
     if getattr(activation, "inplace", False):
         setattr(activation, "inplace", False)  # noqa: B010 - unknown to the type of a module
