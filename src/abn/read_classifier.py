@@ -240,7 +240,8 @@ def _norm_of_vectors(layer: nn.LayerNorm) -> nn.LayerNorm:
 
 def _activation(layer: nn.Module) -> nn.Module:
     activation = copy.deepcopy(layer)
-    if activation(torch.zeros(1, device="cpu")).item() != 0:  # then it does not multiply its input by a factor
+    # Else it does not multiply its input by a factor.
+    if activation(torch.zeros(1, device="cpu")).item() != 0:
         raise _NotPooledError(f"{type(layer).__name__} is not 0 at 0")
     if getattr(activation, "inplace", False):
         setattr(activation, "inplace", False)  # noqa: B010 - unknown to the type of a module
