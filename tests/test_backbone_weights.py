@@ -131,6 +131,12 @@ def test_file_that_is_not_there_is_refused(tmp_path):
         wrap_backbone(NAME, backbone_weights=tmp_path / "none.pth")
 
 
+def test_tilde_stands_for_the_home_directory(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(weights, tmp_path / "weights.pth")
+    wrap_backbone(NAME, backbone_weights="~/weights.pth")
+
+
 def test_saved_network_does_not_ask_for_the_file(weights, tmp_path):
     torch.save(weights, tmp_path / "weights.pth")
     model = wrap_backbone(NAME, backbone_weights=tmp_path / "weights.pth")

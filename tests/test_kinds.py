@@ -106,6 +106,22 @@ def test_bare_state_dict_is_told_its_kind_of_map(kind, stage, tmp_path, caplog):
     assert "does not tell its kind of map: taken for class_activation; give map=" in caplog.text
 
 
+def test_bare_state_dict_without_numbers_of_batches_is_completed(tmp_path):
+    model = abn.abn_resnet18(num_classes=3).eval()
+    weights = {key: value for key, value in model.state_dict().items() if not key.endswith("_tracked")}
+    torch.save(weights, tmp_path / "model.pth")
+    with torch.no_grad():
+        assert torch.equal(
+            hub.load(tmp_path / "model.pth")(IMAGES).attention_map, model(IMAGES).attention_map
+        )
+
+
+def test_bare_state_dict_of_a_pretrained_start_does_not_tell_its_backbone(tmp_path):
+    torch.save(abn.abn_resnet18(num_classes=3, start="pretrained").state_dict(), tmp_path / "model.pth")
+    with pytest.raises(abn.hub.CheckpointError, match=r"not which backbone: .* save_pretrained\(\)"):
+        hub.load(tmp_path / "model.pth")
+
+
 def test_unknown_kind_of_map_is_refused_before_anything_is_read():
     with pytest.raises(ValueError, match="map is 'softmax', expected one of 'evidence', "):
         hub.load("abn_resnet50", map="softmax")

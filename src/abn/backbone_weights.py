@@ -30,7 +30,7 @@ def check_backbone_weights(file: object, arguments: Mapping[str, object]) -> Non
         raise ValueError(
             f"backbone_weights is {str(file)!r}, but {asked} ask for others: leave one of them out"
         )
-    if not Path(file).exists():
+    if not Path(file).expanduser().exists():
         raise FileNotFoundError(f"there is no file {file}, expected the weights of the backbone")
 
 
@@ -52,7 +52,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> int 
     Raises:
         CheckpointError: If the file holds no weights, or weights that do not fit. All misfits are named.
     """
-    weights, _ = read_checkpoint(path)
+    weights, _ = read_checkpoint(path.expanduser())
     expected = backbone.state_dict()
     while not expected.keys() & weights.keys() and (prefix := _common_prefix(weights)):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}

@@ -171,11 +171,19 @@ def _file(path: Path, mechanism: str | None, map: str | None) -> tuple[dict[str,
             f"{path} holds weights of several tasks, but not how many: load them with load_state_dict() into "
             "the network they are of, and save that with save_pretrained()"
         )
+    if any(key.startswith("attention_branch.classifier.layers.") for key in weights):
+        raise CheckpointError(
+            f"{path} holds weights of a network that started from a backbone's classifier, but not which "
+            "backbone: load them with load_state_dict() into such a network, and save that with "
+            "save_pretrained()"
+        )
     try:
         ours = any(key.startswith("attention_branch.") for key in weights)
-        official = to_reference(_without_shifts(weights)) if ours else weights
+        plain = _without_shifts(weights)
+        official = to_reference(plain) if ours else weights
         model, arguments = architecture(official)
-        if ours and _without_shifts(weights).keys() != weights.keys():
+        dense = plain.keys() != weights.keys()
+        if dense:
             arguments["stage"] = "dense"
         told = {f"attention_branch.{kind.layer}" for kind in MAPS.values() if kind.layer}.intersection(
             weights
@@ -189,7 +197,8 @@ def _file(path: Path, mechanism: str | None, map: str | None) -> tuple[dict[str,
                 path,
                 arguments["map"],
             )
-        weights = weights if ours else from_reference(official)
+        if not dense:
+            weights = from_reference(official)
     except ValueError as error:
         raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
     if "mechanism" in arguments and mechanism is None:
