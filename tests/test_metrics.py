@@ -11,7 +11,7 @@ from torchcam.methods import GradCAM
 from torchcam.metrics import ClassificationMetric, DeletionInsertionMetric
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from abn import ABNOutput, metrics, wrap_backbone
+from abn import ABN, ABNOutput, PerceptionBranch, metrics, wrap_backbone
 from abn.metrics import box_masks
 
 
@@ -190,6 +190,110 @@ def test_the_class_to_explain_may_be_given():
     assert torch.equal(first, metrics.deletion(model, images, images))  # the brighter class is predicted
 
 
+# The grid pointing game
+
+
+def cells_of(grids: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """The maps of a perfect explanation of images that are filled with the number of their class."""
+    return (grids[:, :1] == classes.view(-1, 1, 1, 1)).float()
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_grid_pointing_game_by_hand(side):
+    classes = torch.arange(side**2).expand(3, -1)
+    images = classes.view(3, side**2, 1, 1, 1).expand(-1, -1, 3, 8, 6).float()
+    assert torch.equal(metrics.grid_pointing_game(cells_of, images, classes), torch.ones(3, side**2))
+
+    def left_half(grids, classes):  # of every cell, and less than nothing elsewhere
+        halves = torch.tensor([1.0, 1, 1, -5, -5, -5]).repeat(side)
+        return cells_of(grids, classes) * halves + 0.5 * (halves > 0)
+
+    shares = metrics.grid_pointing_game(left_half, images, classes)
+    assert shares.flatten().tolist() == pytest.approx([1.5 / (1.5 + 0.5 * (side**2 - 1))] * 3 * side**2)
+
+
+def test_a_map_that_ignores_the_class_gets_the_share_of_chance_in_the_grid():
+    images, classes = torch.rand(5, 4, 3, 8, 8), torch.arange(4).expand(5, -1)
+    maps = torch.rand(1, 4, 4)
+    shares = metrics.grid_pointing_game(lambda grids, _: maps.expand(len(grids), -1, -1), images, classes)
+    assert shares.mean(dim=1).tolist() == pytest.approx([0.25] * 5)
+
+
+def test_small_maps_are_clamped_and_then_enlarged_to_the_grid():
+    maps = torch.tensor([[[3.0, -1.0], [0.0, 1.0]]]).repeat(4, 1, 1)
+    images, classes = torch.rand(1, 4, 3, 4, 4), torch.arange(4)[None]
+    enlarged = F.interpolate(maps[:1, None].clamp(min=0), size=(8, 8), mode="bilinear")[0, 0]
+    cells = [enlarged[:4, :4], enlarged[:4, 4:], enlarged[4:, :4], enlarged[4:, 4:]]
+    expected = [(cell.sum() / enlarged.sum()).item() for cell in cells]
+    (shares,) = metrics.grid_pointing_game(lambda *_: maps, images, classes)
+    assert shares.tolist() == pytest.approx(expected)
+
+
+def test_grids_are_of_different_classes_that_the_network_is_sure_of():
+    labels = torch.arange(6).repeat(5)
+    logits = 4.0 * F.one_hot(labels, 6)
+    logits[::3] = 0.0  # unsure
+    chosen = metrics.choose_grids(logits, labels, count=40)
+    assert chosen.shape == (40, 4)
+    assert (chosen % 3 != 0).all()
+    assert all(len(set(classes)) == 4 for classes in labels[chosen].tolist())
+    assert torch.equal(chosen, metrics.choose_grids(logits, labels, count=40))
+    assert not torch.equal(chosen, metrics.choose_grids(logits, labels, count=40, seed=1))
+
+
+def test_the_grid_pointing_game_plays_with_an_abn():
+    model = wrap_backbone("timm/test_resnet", num_classes=4).eval()
+    images, classes = torch.randn(2, 4, 3, 32, 32), torch.arange(4).expand(2, -1)
+    (first, *_) = metrics.grid_pointing_game(model.class_map, images, classes)
+    grid = torch.cat([torch.cat([*images[0, :2]], dim=2), torch.cat([*images[0, 2:]], dim=2)], dim=1)
+    mask = box_masks(torch.tensor([[32, 0, 64, 32]]), size=(64, 64))
+    expected = metrics.energy_pointing_game(model.class_map(grid[None], 1), mask)
+    torch.testing.assert_close(first[1:2], expected)
+
+
+# What the network's own map does for it
+
+
+@pytest.fixture
+def finder():
+    """Says in which half of the features there is more, once the map has weighted them."""
+
+    class Halves(nn.Module):
+        def forward(self, features):
+            return 9 * features.mean(dim=(1, 2)).unflatten(1, (2, -1)).mean(dim=2)
+
+    class GivenMap(nn.Module):
+        def forward(self, features):
+            return features.new_zeros(len(features), 2), features[:, 1:] / features[:, 1:].amax()
+
+    return ABN(nn.Identity(), GivenMap(), PerceptionBranch(Halves(), "multiplicative")).eval()
+
+
+def test_map_effect_by_hand(finder):
+    image = torch.tensor([[1.0, 1, 1, 1], [0, 0, 2, 2]]).view(1, 2, 1, 4).expand(-1, -1, 4, -1)
+    images = torch.cat([image, image.flip(3)])  # the map lets the right half through, and the left one
+    labels = torch.tensor([1, 0])
+    another = metrics.map_effect(finder, images, labels)
+    assert another.correct.tolist() == [1, 1]
+    assert another.correct_replaced.tolist() == [0, 0]
+    right, right_through_the_left = torch.tensor([9 * 3 / 2, -9 / 2]).sigmoid()
+    torch.testing.assert_close(another.change, (right - right_through_the_left).expand(2))
+    assert metrics.map_effect(finder, images, labels, finder(images).attention_map).change.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("mechanism", ["dimming", "multiplicative"])
+def test_a_map_of_ones_and_of_means_replace_the_networks_own(mechanism):
+    torch.manual_seed(0)
+    model = wrap_backbone("timm/test_resnet", num_classes=4, mechanism=mechanism).eval()
+    images, labels = torch.randn(3, 3, 64, 64), torch.tensor([0, 1, 2])
+    maps = model(images).attention_map
+    for replacement, given in (("ones", torch.ones_like(maps)), ("mean", maps.mean((2, 3), keepdim=True))):
+        by_name = metrics.map_effect(model, images, labels, replacement)
+        by_hand = metrics.map_effect(model, images, labels, given.expand_as(maps))
+        assert all(torch.equal(one, other) for one, other in zip(by_name, by_hand, strict=True))
+        assert by_name.change.min() > 0
+
+
 # Shape and agreement
 
 
@@ -235,6 +339,15 @@ def test_maps_of_half_precision_are_computed_in_float32(dtype):
 
 
 MAPS, MASKS, IMAGES = torch.rand(2, 1, 4, 4), torch.ones(2, 8, 8, dtype=torch.bool), torch.rand(2, 1, 12, 12)
+LABELS, LOGITS = torch.arange(5), 9.0 * torch.eye(5)
+GRIDS, CLASSES = torch.rand(2, 4, 3, 8, 8), torch.arange(4).expand(2, -1)
+
+
+def effect(images: int = 2, labels: int = 2, train: bool = False, replacement: str = "another", **arguments):
+    model = wrap_backbone("timm/test_resnet", input_size=64, **arguments).train(train)
+    return metrics.map_effect(
+        model, torch.randn(images, 3, 64, 64), torch.zeros(labels, dtype=torch.long), replacement
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,6 +365,19 @@ MAPS, MASKS, IMAGES = torch.rand(2, 1, 4, 4), torch.ones(2, 8, 8, dtype=torch.bo
         (lambda: metrics.deletion(Brightness(), IMAGES, MAPS), "training mode"),
         (lambda: metrics.deletion(Brightness().eval(), IMAGES, MAPS, step=0), "step is 0"),
         (lambda: metrics.insertion(Brightness().eval(), IMAGES[:1], MAPS), "maps for 2 images"),
+        (lambda: metrics.choose_grids(LOGITS, LABELS[:4]), r"logits \(5, 5\) and labels \(4,\)"),
+        (lambda: metrics.choose_grids(LOGITS, LABELS, side=1), "side is 1 and count 100"),
+        (lambda: metrics.choose_grids(LOGITS, LABELS, side=3), "images of 9 classes, but only 5"),
+        (lambda: metrics.choose_grids(-LOGITS, LABELS), "images of 4 classes, but only 0"),
+        (lambda: metrics.grid_pointing_game(cells_of, GRIDS[:, :3], CLASSES[:, :3]), r"images \(2, 3, 3, 8"),
+        (lambda: metrics.grid_pointing_game(cells_of, GRIDS, CLASSES[:1]), r"classes \(1, 4\)"),
+        (lambda: metrics.grid_pointing_game(cells_of, GRIDS, CLASSES // 2), "a class is twice in a grid"),
+        (lambda: metrics.grid_pointing_game(lambda *_: MAPS, GRIDS, CLASSES), "maps for 2 images"),
+        (lambda: effect(replacement="zeros"), "replacement is 'zeros', expected one of 'ones', 'mean'"),
+        (lambda: effect(train=True), "training mode"),
+        (lambda: effect(images=1, labels=1), "got a single image"),
+        (lambda: effect(labels=3), r"labels \(3,\)"),
+        (lambda: effect(tasks=3), "3 maps"),
     ],
 )
 def test_bad_input_is_refused(call, message):

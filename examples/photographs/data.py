@@ -51,11 +51,16 @@ def photographs() -> list[Photograph]:
     return [Photograph(read_image(file), [int(file.stem.split("_")[-1])]) for file in files]
 
 
-def composites(seed: int) -> Iterator[Photograph]:
-    """Each cut-out once, at random on a background."""
+def check_packages() -> None:
+    """Raises a FileNotFoundError if the cut-outs or the backgrounds are not installed."""
     for folder, package in ((STAMPS, "tuxpaint-stamps-default"), (BACKGROUNDS, "mate-backgrounds")):
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}: apt-get install {package}")
+
+
+def composites(seed: int) -> Iterator[Photograph]:
+    """Each cut-out once, at random on a background."""
+    check_packages()
     draw = random.Random(seed)
     backgrounds = [read_image(BACKGROUNDS / f"{name}.jpg") for name in PLAIN]
     for stamp, classes in json.loads(CLASSES_OF_STAMPS.read_text(encoding="utf-8")).items():

@@ -10,18 +10,24 @@ an image or a mask. What is computed is computed in float32, on the device of th
 """
 
 from abn.metrics.comparison import entropy, iou, rank_correlation
+from abn.metrics.effect import MapEffect, map_effect
 from abn.metrics.faithfulness import ConfidenceChange, confidence_change, deletion, insertion
+from abn.metrics.grids import choose_grids, grid_pointing_game
 from abn.metrics.localization import box_masks, energy_pointing_game, pointing_game
 
 __all__ = [
     "ConfidenceChange",
+    "MapEffect",
     "box_masks",
+    "choose_grids",
     "confidence_change",
     "deletion",
     "energy_pointing_game",
     "entropy",
+    "grid_pointing_game",
     "insertion",
     "iou",
+    "map_effect",
     "pointing_game",
     "rank_correlation",
 ]

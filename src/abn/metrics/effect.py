@@ -1,0 +1,71 @@
+"""What a network's own attention map does for its decision."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from abn.maps import with_channel
+from abn.network import ABN
+
+Replacement = Literal["ones", "mean", "another"]
+
+
+class MapEffect(NamedTuple):
+    """What :func:`map_effect` returns, for each image; the mean is up to the caller."""
+
+    correct: Tensor
+    """Whether the network is right with its own map, (B,), 0 or 1."""
+    correct_replaced: Tensor
+    """Whether it is right with the other map, (B,), 0 or 1."""
+    change: Tensor
+    """By how much the probabilities of the classes differ, (B,), in [0, 1]: half the sum of the absolute
+    differences, their total variation distance."""
+
+
+@torch.no_grad()
+def map_effect(
+    model: ABN, images: Tensor, labels: Tensor, replacement: Replacement | Tensor = "another"
+) -> MapEffect:
+    """What becomes of the prediction when the attention map is replaced.
+
+    A map that explains the decision takes part in it: then the map of another image does harm.
+
+    Args:
+        model: In evaluation mode.
+        images: (B, C, H, W).
+        labels: The true classes, (B,).
+        replacement: ``"another"``: each image gets the map of the next one in the batch, so these should be
+            in random order. ``"mean"``: the map's own mean everywhere, which takes the places out, but not
+            the amount. ``"ones"``: 1 everywhere. Or maps of your own, (B, 1, h, w) or (B, h, w).
+
+    Raises:
+        ValueError: If there is no such replacement, a single image for ``"another"``, the shapes do not
+            belong together, the model has several tasks, or is in training mode.
+    """
+    if isinstance(replacement, str) and replacement not in get_args(Replacement):
+        known = ", ".join(map(repr, get_args(Replacement)))
+        raise ValueError(f"replacement is {replacement!r}, expected one of {known}, or maps")
+    if model.training:
+        raise ValueError("the model is in training mode, in which images influence each other: model.eval()")
+    if len(images) < 2 and isinstance(replacement, str) and replacement == "another":
+        raise ValueError("got a single image, expected at least two: the one gets the map of the other")
+    _, own, maps = model(images)
+    if maps.shape[1] > 1 or own.ndim != 2 or labels.shape != own.shape[:1]:
+        raise ValueError(
+            f"got scores {tuple(own.shape)}, {maps.shape[1]} maps and labels {tuple(labels.shape)}, expected "
+            "(B, K) of one task and (B,)"
+        )
+    if isinstance(replacement, Tensor):
+        other_maps = with_channel(replacement).to(maps.dtype)
+    elif replacement == "another":
+        other_maps = maps.roll(-1, dims=0)
+    elif replacement == "mean":
+        other_maps = maps.mean(dim=(2, 3), keepdim=True).expand_as(maps)
+    else:
+        other_maps = torch.ones_like(maps)
+    replaced = model(images, attention_map=other_maps).perception_logits
+    change = (own.float().softmax(dim=1) - replaced.float().softmax(dim=1)).abs().sum(dim=1) / 2
+    return MapEffect(
+        (own.argmax(dim=1) == labels).float(), (replaced.argmax(dim=1) == labels).float(), change
+    )
