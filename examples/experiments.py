@@ -15,11 +15,18 @@ from abn.saving import replacing
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def options(description: str, directory: Path) -> argparse.Namespace:
-    """The options of the command line; the directory is where runs are logged by default."""
+def options(description: str, directory: Path, *, budget: bool = True) -> argparse.Namespace:
+    """The options of the command line.
+
+    Args:
+        description: What the script does.
+        directory: Where runs are logged by default.
+        budget: Whether seeds and epochs may be chosen.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=15)
+    if budget:
+        parser.add_argument("--seeds", type=int, default=5)
+        parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, one CPU core each")
     parser.add_argument("--directory", type=Path, default=directory, help="of the runs")
     parser.add_argument("--output", type=Path, default=DOCS, help="directory of the page")

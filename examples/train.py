@@ -34,7 +34,7 @@ from training.networks import (
     plain_network,
     save_network,
 )
-from training.optimization import create_optimizer, create_schedule
+from training.optimization import create_criterion, create_optimizer, create_schedule
 from training.options import read_options
 from training.randomness import seed_everything
 from training.report import Progress, Report
@@ -52,7 +52,7 @@ class Trainer:
 
     def __init__(self, options: Namespace, processes: Processes, stop: StopRequest) -> None:
         self.options, self.processes, self.stop = options, processes, stop
-        self.data = find_data(options.data, options.root, processes)
+        self.data = find_data(options.data, options.root, options.uncropped, processes)
         check_options(options, self.data, processes)
         seed_everything("weights", options.seed)
         network = create_network(options, self.data)
@@ -70,7 +70,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=options.amp == "float16")
         self.batches = TrainingBatches(len(self.data.train), options.batch_size, options.seed, processes)
         self.schedule = create_schedule(self.optimizer, options, len(self.batches))
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+        self.criterion = create_criterion(options, self.data.labels).to(processes.device)
         self.loss = self.criterion if options.plain else ABNLoss(self.criterion)
         classes = len(self.data.classes)
         self.mixup = Mixup(options.mixup, label_smoothing=0, num_classes=classes) if options.mixup else None

@@ -1,15 +1,23 @@
-"""The study of pretrained networks on photographs: its measures and its page, on made-up data."""
+"""The study of networks on photographs: its measures, its training and its page, on made-up data."""
 
 import random
 
 import pytest
+import timm
 import torch
+from photographs import measures, pictures
+from photographs.before import DEFAULT as DEFAULT_CHANGE
+from photographs.before import VARIANTS
 from photographs.data import Photograph, pasted, prepared
-from photographs.measures import Scenes, grid_pointing_game, grids, times
-from photographs.page import DEFAULT, VARIANTS, page
+from photographs.measures import Scenes, times
+from photographs.page import page
+from photographs.runs import DEFAULT, PLAIN, STUDIES, Study, map_figures, run, stored, task_of
+from photographs.tasks import Images, Task
+from photographs.training import Recipe
 from PIL import Image
+from torch import nn
 
-from abn import Preprocessing
+from abn import Preprocessing, metrics, wrap_backbone
 
 
 def test_pasted_object_is_where_its_mask_says():
@@ -41,22 +49,6 @@ def test_any_of_the_classes_counts_as_right():
     assert scenes.right(torch.tensor([[0.0, 0.1, 0.9], [0.0, 0.1, 0.9]])).tolist() == [True, False]
 
 
-def test_grid_holds_four_classes_and_finds_each_in_its_cell():
-    classes = torch.arange(6)
-    images = classes.view(-1, 1, 1, 1).expand(-1, 3, 8, 8).float()
-    scenes, of_cells, masks = grids(images, classes, seed=0)
-    assert scenes.shape == (60, 3, 16, 16)
-    for cell, mask in enumerate(masks):
-        assert torch.equal(scenes[:, 0][:, mask].unique(dim=1)[:, 0], of_cells[:, cell].float())
-
-    def exact(some, labels):
-        return (some[:, :1] == labels.view(-1, 1, 1, 1)).float()
-
-    assert grid_pointing_game(exact, scenes, of_cells, masks) == {"mean": 1.0, "median": 1.0}
-    flat = grid_pointing_game(lambda some, labels: torch.ones(len(some), 1, 4, 4), scenes, of_cells, masks)
-    assert flat["mean"] == pytest.approx(0.25)
-
-
 def test_times_are_taken_in_rounds():
     called = []
     seconds = times({name: lambda images, name=name: called.append(name) for name in "ab"}, torch.zeros(1), 3)
@@ -64,22 +56,132 @@ def test_times_are_taken_in_rounds():
     assert [len(values) for values in seconds.values()] == [3, 3]
 
 
+# Training
+
+
+def scenes(count: int) -> Images:
+    """Dark and bright images, with the brightest part as their object."""
+    labels = torch.arange(count) % 2
+    pixels = (60 * torch.rand(count, 3, 32, 32) + 120 * labels.view(-1, 1, 1, 1)).byte()
+    masks = torch.zeros(count, 32, 32, dtype=torch.bool)
+    masks[:, :16] = True
+    return Images(pixels, labels, masks)
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """A study of small networks on such images."""
+    torch.manual_seed(0)
+    task = Task("cells", ["dark", "bright"], scenes(32), scenes(24), flips=(-1, -2))
+    study = Study(
+        lambda: task,
+        Recipe(epochs=3, batch=8, learning_rate=1e-2),
+        lambda classes: timm.create_model("test_resnet", num_classes=classes),
+        lambda classes, **arguments: wrap_backbone(
+            timm.create_model("test_resnet"), num_classes=classes, input_size=32, **arguments
+        ),
+        "layer4",
+        seeds=1,
+    )
+    monkeypatch.setitem(STUDIES, "cells", study)
+    task_of.cache_clear()
+    yield study
+    task_of.cache_clear()
+
+
+@pytest.mark.parametrize("variant", [PLAIN, DEFAULT], ids=lambda variant: variant.name)
+def test_run_learns_and_logs_what_it_measured_once(study, variant, tmp_path, monkeypatch):
+    run("cells", variant, 0, tmp_path / "run")
+    figures, outputs = stored(tmp_path / "run")
+    assert figures["accuracy"] > 0.9
+    assert figures["auc"] > 0.95
+    assert outputs["scores"].shape == (24, 2)
+    assert set(figures["maps"]["random maps"]) == {"pointing", "energy", "deletion", "insertion"}
+    assert ("effect" in figures) == (variant == DEFAULT)
+    monkeypatch.setitem(STUDIES, "cells", None)  # what is there is not made again
+    run("cells", variant, 0, tmp_path / "run")
+
+
+def test_training_images_are_mirrored_and_test_images_are_not():
+    images = scenes(8)
+    task = Task("cells", [], images, images, flips=(-1,))
+    prepared = task.prepared(images)
+    mirrored = task.mirrored(prepared, torch.Generator().manual_seed(0))
+    same = (mirrored == prepared).all(dim=(1, 2, 3))
+    assert 0 < same.sum() < 8
+    assert torch.equal(mirrored[~same], prepared[~same].flip(-1))
+    assert prepared.min() >= -1
+    assert prepared.max() <= 1
+
+
+def test_deletion_is_measured_on_what_the_network_finds(monkeypatch):
+    deleted = []
+    monkeypatch.setattr(
+        measures, "faithfulness", lambda model, images, maps: deleted.append(images.flatten().tolist()) or {}
+    )
+    test = Images(torch.zeros(4), torch.tensor([0, 1, 1, 1]))
+    logits = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])  # the third is overlooked
+    map_figures(nn.Identity(), test, torch.arange(4.0), logits, torch.zeros(4, 1, 2, 2))
+    assert deleted == [[1.0, 3.0]]
+
+
+def test_chosen_cells_are_found_ones_and_those_overlooked_most():
+    labels = torch.tensor([0] * 4 + [1] * 12)
+    certainty = torch.cat([torch.zeros(4), torch.linspace(5, -6, 12)])
+    chosen = pictures.choose_cells(torch.stack([-certainty, certainty], dim=1), labels)
+    assert chosen.tolist() == [4, 5, 6, 8, 12, 13, 14, 15]
+
+
+def test_pictures_have_a_row_for_each_map():
+    images = scenes(12)
+    maps = torch.rand(12, 1, 4, 4)
+    chosen = pictures.choose_objects(maps, images.masks)
+    energy = metrics.energy_pointing_game(maps, images.masks)[chosen]
+    assert (energy[:4].diff() <= 0).all()
+    assert energy[-1] == metrics.energy_pointing_game(maps, images.masks).min()
+    picture = pictures.comparison(images, {"ABN": maps, "noise": maps}, chosen)
+    assert picture.size == (96 + 8 * 36 + 4, 3 * 36 + 4)
+
+
+# The page
+
+
 def test_page_shows_the_figures_of_every_network():
     images = {"perception": 0.91, "attention": 0.82, "agreement": 0.73}
     place = {"pointing": 0.64, "energy": 0.55}
     variant = {"photographs": images, "composites": images, "place": place, "parameters": 150}
     share = {"mean": 0.46, "median": 0.37}
-    figures = {
+    row = {**place, "deletion": 0.12, "insertion": 0.34, "seconds": 0.056}
+    before = {
         "plain": {"photographs": 0.28, "composites": 0.19},
         "parameters": 100,
         "variants": dict.fromkeys(VARIANTS, variant),
-        "maps": {"Grad-CAM": place},
-        "grids": {"photographs": 15, "grids": 60, "maps": {"ABN": share}},
+        "maps": {"images": 9, "all": {"ABN": row, "random maps": row}, "few": {"Score-CAM": row}},
+        "grids": {"photographs": 15, "2": {"ABN": share}, "3": {"ABN": share}},
         "seconds": {"plain": [1.0, 1.0, 1.0], "default": [2.0, 2.0, 2.0], "version 0.1": [3.0, 3.0, 3.0]},
     }
-    text = page({"MyNet": figures})
+    maps = {"Grad-CAM": row, "random maps": row}
+    plain = {"accuracy": 0.75, "auc": 0.85, "seconds_per_epoch": 30.0, "maps": maps}
+    effect = {"correct": 0.76, "correct_replaced": 0.65, "change": 0.04}
+    abn = {
+        **plain,
+        "attention": 0.72,
+        "maps": {"ABN": row},
+        "effect": dict.fromkeys(("ones", "mean", "another"), effect),
+    }
+    runs = {
+        PLAIN: [(plain, {}), ({**plain, "accuracy": 0.65}, {})],
+        DEFAULT: [(abn, {}), ({**abn, "accuracy": 0.77}, {})],
+    }
+    fine = {"size": 128, "split": "blocks.2", "map": [16, 16], "ratio": 5.5, "accuracy": 0.5, **place}
+    text = page({"MyNet": before}, dict.fromkeys(("cells", "cutouts", "fashion"), runs), [fine])
     assert "| MyNet | photographs | 0.280 | 0.910 | 0.820 | 0.730 |" in text
-    assert "| MyNet | Grad-CAM | 0.640 | 0.550 |" in text
-    assert "| MyNet | ABN | 0.460 | 0.370 |" in text
-    assert f"| MyNet | {DEFAULT} | 0.910 | 0.910 | 0.640 | 0.550 |" in text
+    assert "| MyNet | ABN | 0.640 | 0.550 | 0.120 | 0.340 | 56 |" in text
+    assert "| MyNet | Score-CAM | 0.640 | 0.550 | 56 |" in text
+    assert "| MyNet | ABN | 0.460 | 0.370 | 0.460 | 0.370 |" in text
+    assert f"| MyNet | {DEFAULT_CHANGE} | 0.910 | 0.910 | 0.640 | 0.550 |" in text
     assert "| MyNet | default | 1.50 | 2.00 (2.00 to 2.00) |" in text
+    assert "| plain network | 0.700 / 0.650 | 0.850 / 0.850 |  | 30 |" in text
+    assert "| ABN | 0.760 / 0.750 | 0.850 / 0.850 | 0.720 / 0.720 | 30 |" in text
+    assert "| ABN | 0.760 | 0.650, 0.040 | 0.650, 0.040 | 0.650, 0.040 |" in text
+    assert "| 128 | `blocks.2` | 16 × 16 | 5.50 | 0.500 | 0.640 | 0.550 |" in text

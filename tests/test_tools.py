@@ -1,11 +1,16 @@
 """Tools that expect one tensor of logits, on `LogitsOnly`: ABN's own map beside those that they compute."""
 
+import math
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from architectures import FAMILIES, build
 from torch import nn
 
-from abn import LogitsOnly, wrap_backbone
+from abn import LogitsOnly, metrics, wrap_backbone
+from abn.maps import resized
 
 
 @pytest.fixture
@@ -30,6 +35,7 @@ def test_view_shares_its_network(view):
     assert next(view.parameters()) is next(view.model.parameters())
     view.train()
     assert view.model.training
+    assert not LogitsOnly(view.model.eval()).training
 
 
 def grad_cam_by_hand(view: LogitsOnly, layer: nn.Module, images: torch.Tensor, target: int) -> torch.Tensor:
@@ -63,3 +69,46 @@ def test_torch_cam_explains_the_view(view, images, target):
     with methods.GradCAM(view, target_layer=layer) as extractor:
         (theirs,) = extractor([target] * len(images), view(images), normalized=False)
     torch.testing.assert_close(theirs, grad_cam_by_hand(view, layer, images, target))
+
+
+@pytest.fixture
+def quantus():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("quantus")
+
+
+def test_quantus_agrees_where_it_measures_the_same(quantus):
+    torch.manual_seed(0)
+    model = wrap_backbone("timm/test_resnet", in_chans=1, num_classes=4, input_size=(1, 64, 64)).eval()
+    images = torch.rand(3, 1, 64, 64)
+    images[..., 0, 0] = 0  # the least value of an image is what Quantus deletes with
+    _, logits, maps = (value.detach() for value in model(images))
+    maps, labels = resized(maps, (64, 64)), logits.argmax(dim=1)
+    masks = metrics.box_masks(torch.tensor([[8, 16, 40, 48]] * 3), size=(64, 64))
+    given = {
+        "model": LogitsOnly(model),
+        "x_batch": images.numpy(),
+        "y_batch": labels.numpy(),
+        "a_batch": maps.numpy(),
+    }
+    on_masks = {**given, "s_batch": masks[:, None].numpy()}
+
+    def of_quantus(metric: str, arguments: dict, **options: object) -> torch.Tensor:
+        values = getattr(quantus, metric)(disable_warnings=True, **options)(**arguments)
+        return torch.from_numpy(np.array(values, dtype=np.float32))
+
+    pointing = of_quantus("PointingGame", on_masks)
+    assert torch.equal(pointing, metrics.pointing_game(maps, masks))
+    energy = of_quantus("AttributionLocalisation", on_masks)
+    torch.testing.assert_close(energy, metrics.energy_pointing_game(maps, masks))
+    complexity = of_quantus("Complexity", given)
+    torch.testing.assert_close(complexity, metrics.entropy(maps) * math.log(64 * 64))
+
+    pixels = 64  # at once
+    curve = of_quantus(
+        "PixelFlipping", {**given, "softmax": True}, features_in_step=pixels, perturb_baseline="black"
+    )
+    whole = logits.softmax(dim=1).amax(dim=1, keepdim=True)
+    area = torch.trapezoid(torch.cat([whole, curve], dim=1), dx=pixels / 64**2)
+    torch.testing.assert_close(area, metrics.deletion(model, images, maps, step=pixels))

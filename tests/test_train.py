@@ -23,9 +23,10 @@ import torch
 import torchvision
 import train
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 from training import report
-from training.optimization import create_schedule
+from training.data import flip
+from training.optimization import create_criterion, create_schedule
 from training.options import read_options
 
 import abn
@@ -239,7 +240,8 @@ def test_cifar_is_read_from_its_files(tmp_path, monkeypatch, trained):
 @pytest.mark.parametrize(
     "words",
     ["--ema 0.9", "--mixup 0.5", "--label-smoothing 0.1", "--clip-gradient 0.1", "--auto-augment rand-m9",
-     "--amp bfloat16", "--optimizer momentum", "--schedule step --milestones 1", "--seed 1"],
+     "--amp bfloat16", "--optimizer momentum", "--schedule step --milestones 1", "--seed 1",
+     "--uncropped", "--class-weights balanced"],
 )  # fmt: skip
 def test_option_changes_the_weights(tmp_path, usual, trained, words):
     trained("--output", tmp_path / "run", *words.split())
@@ -247,6 +249,38 @@ def test_option_changes_the_weights(tmp_path, usual, trained, words):
     weights, others = (state["ema"] or state["model"] for state in states)
     assert not all(torch.equal(weights[name], others[name]) for name in weights)
     assert all(value.isfinite().all() for value in others.values())
+
+
+def test_uncropped_images_are_seen_whole(tmp_path, trained):
+    trained("--uncropped", "--epochs", 1, "--output", tmp_path / "run")
+    preprocessing = abn.hub.load(tmp_path / "run" / "best").preprocessing
+    image = Image.effect_noise((24, 20), 64).convert("RGB")
+    assert preprocessing.size == (16, 16)
+    assert preprocessing.view(image) == image
+
+
+def test_uncropped_training_images_are_whole_or_mirrored():
+    preprocessing = abn.Preprocessing((16, 16), (16, 16))
+    image = Image.linear_gradient("L").rotate(90)
+    whole, mirrored = preprocessing(image), preprocessing(ImageOps.mirror(image))
+    seen = [flip(preprocessing, None)(image) for _ in range(32)]
+    kinds = [torch.equal(each, whole) - torch.equal(each, mirrored) for each in seen]
+    assert set(kinds) == {1, -1}
+
+
+def test_balanced_classes_count_alike_in_sum():
+    labels = [0] * 6 + [1] * 2 + [2]
+    weights = create_criterion(read_options(["--class-weights", "balanced"]), labels).weight
+    assert (weights * torch.tensor([6, 2, 1])).tolist() == pytest.approx([3, 3, 3])
+    assert create_criterion(read_options([]), labels).weight is None
+
+
+def test_a_run_from_before_an_option_was_there_goes_on(tmp_path, trained):
+    trained("--epochs", 1, "--output", tmp_path / "run")
+    state = checkpoint(tmp_path / "run")
+    del state["options"]["uncropped"], state["options"]["class_weights"]
+    torch.save(state, tmp_path / "run" / "last.pt")
+    trained("--epochs", 1, "--output", tmp_path / "run", "--resume")
 
 
 @pytest.mark.parametrize("words", ["--activation-checkpointing", "--channels-last", "--amp float16"])
@@ -491,6 +525,7 @@ def remove(path):
         ("--sync-batchnorm", None, "--sync-batchnorm needs GPUs"),
         ("--device gpu", None, "--device is 'gpu', which is not to be had here"),
         ("--auto-augment foo", None, "--auto-augment is 'foo', no policy of timm"),
+        ("--uncropped --data digits", None, "--uncropped is for images of a folder"),
         ("--auto-augment rand --data digits", None, "--auto-augment is of no use for digits"),
         ("--model torchvision/resnet18 --model-arguments weights=FOO", None, "not built with .*FOO"),
     ],

@@ -208,7 +208,7 @@ rounds, with their quartiles.
   comes before that layer compiled, module by module, with its weights as constants. (pytorch-grad-cam goes
   over to NumPy, which has no bfloat16.)
 - **ABN**: a new network, `start="new"`, with a copy of the last stage at stride 1. What one with a pretrained
-  backbone costs, whose stage is dense, is in [pretrained.md](pretrained.md#what-it-costs).
+  backbone costs, whose stage is dense, is in [photos.md](photos.md#what-it-costs).
 - **Straightforward**: the function of the official network with the K×K convolution on every pixel, before
   the pool. Beside it, with `map="convolution"`, the same function as this library computes it.
 - **FLOPs** of one image, those of gradients included, **parameters**, and **memory** that one call adds at

@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 
 import torch
-from PIL import Image, ImageDraw
+from pictures import labelled_rows
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import draw_bounding_boxes, make_grid
+from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.utils import draw_bounding_boxes
 
 from abn import metrics
 from abn.visualize import overlay
 from explaining.tasks import Scenes
 
 SCALE = 3  # of the images in the picture
-MARGIN = 96  # for the rows' names
-GAP = 4
 
 
 def choose(scenes: Scenes, maps: Tensor, count: int = 4) -> Tensor:
@@ -28,17 +27,16 @@ def choose(scenes: Scenes, maps: Tensor, count: int = 4) -> Tensor:
 
 def comparison(scenes: Scenes, maps: Mapping[str, Tensor], chosen: Tensor) -> Image.Image:
     """A column per image: the image with its box, and each method's map (N, 1, h, w) over it."""
-    panels = []
     images = F.interpolate(scenes.images[chosen], scale_factor=SCALE).expand(-1, 3, -1, -1)
-    for image, box in zip(images, scenes.boxes[chosen], strict=True):
-        panels.append(draw_bounding_boxes(image, SCALE * box[None], colors="lime", width=2))
-    for values in maps.values():
-        for image, attention_map in zip(images, values[chosen], strict=True):
-            panels.append(pil_to_tensor(overlay(image, attention_map)) / 255)
-    picture = to_pil_image(make_grid(panels, nrow=len(chosen), padding=GAP, pad_value=1))
-    canvas = Image.new("RGB", (MARGIN + picture.width, picture.height), "white")
-    canvas.paste(picture, (MARGIN, 0))
-    pitch = SCALE * scenes.images.shape[-2] + GAP
-    for row, name in enumerate(["image", *maps]):
-        ImageDraw.Draw(canvas).text((4, pitch * row + pitch // 2), name, fill="black", font_size=16)
-    return canvas
+    rows = {
+        "image": [
+            draw_bounding_boxes(image, SCALE * box[None], colors="lime", width=2)
+            for image, box in zip(images, scenes.boxes[chosen], strict=True)
+        ]
+    }
+    for name, values in maps.items():
+        rows[name] = [
+            pil_to_tensor(overlay(image, attention_map)) / 255
+            for image, attention_map in zip(images, values[chosen], strict=True)
+        ]
+    return labelled_rows(rows)

@@ -1,1 +1,1 @@
-"""What pretrained.py consists of."""
+"""What photos.py consists of."""

@@ -28,6 +28,7 @@ CLASSES_OF_STAMPS = Path(__file__).with_name("stamps.json")
 """Of each cut-out the classes of ImageNet that count as right."""
 CANVAS = 256  # side of a composite in pixels
 SCALES = 0.5, 0.8  # of the object's longer side, in canvases
+SMALL = 0.2, 0.35
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def check_packages() -> None:
             raise FileNotFoundError(f"there is no folder {folder}: apt-get install {package}")
 
 
-def composites(seed: int) -> Iterator[Photograph]:
+def composites(seed: int, scales: tuple[float, float] = SCALES) -> Iterator[Photograph]:
     """Each cut-out once, at random on a background."""
     check_packages()
     draw = random.Random(seed)
@@ -66,15 +67,19 @@ def composites(seed: int) -> Iterator[Photograph]:
     for stamp, classes in json.loads(CLASSES_OF_STAMPS.read_text(encoding="utf-8")).items():
         with Image.open(STAMPS / stamp) as file:
             cutout = file.convert("RGBA")
-        yield pasted(cutout, draw.choice(backgrounds), classes, draw)
+        yield pasted(cutout, draw.choice(backgrounds), classes, draw, scales)
 
 
 def pasted(
-    cutout: Image.Image, background: Image.Image, classes: list[int], draw: random.Random
+    cutout: Image.Image,
+    background: Image.Image,
+    classes: list[int],
+    draw: random.Random,
+    scales: tuple[float, float] = SCALES,
 ) -> Photograph:
     """A cut-out at random on a random crop of a background."""
     cutout = cutout.crop(cutout.getchannel("A").getbbox())
-    scale = draw.uniform(*SCALES) * CANVAS / max(cutout.size)
+    scale = draw.uniform(*scales) * CANVAS / max(cutout.size)
     width, height = (max(round(side * scale), 1) for side in cutout.size)
     cutout = cutout.resize((width, height), Image.Resampling.LANCZOS)
     side = draw.randint(CANVAS, min(background.size))

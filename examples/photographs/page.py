@@ -1,108 +1,74 @@
-"""The page on pretrained networks, from the figures of its runs."""
+"""The page on photographs, from the figures of its runs."""
 
 import platform
-import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from photographs.measures import CONFIDENT
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "version 0.1": {"stage": "copy", "start": "new", "map": "class_activation", "mechanism": "residual"},
-    "its heads, on the dense stage": {
-        "stage": "dense", "start": "new", "map": "class_activation", "mechanism": "residual",
-    },
-    "dense stage, the backbone's classifier": {"map": "class_activation", "mechanism": "residual"},
-    "and `mechanism=\"dimming\"`": {"map": "class_activation"},
-    "and `map=\"evidence\"`: the default": {},
-}  # fmt: skip
-"""Arguments of :func:`abn.wrap_backbone`, one change at a time."""
-DEFAULT = list(VARIANTS)[-1]
+from photographs import before_tables, trained_tables
+from photographs.before import CONFIDENT, DELETED, GRIDS, PASTED_TIMES, SCORED
+from photographs.runs import IMAGE_SIZE, STUDIES
+from photographs.tables import table
+from photographs.trained_tables import Runs
 
 
-def page(results: dict[str, dict[str, Any]]) -> str:
-    """The page, from the figures of each network."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "torchcam"))
-    return PAGE.format(
-        versions=f"{versions}, Python {platform.python_version()}, {platform.machine()}",
-        predictions=table(prediction_rows(results)),
-        maps=table(map_rows(results)),
-        grids=table(grid_rows(results)),
-        grid_facts="; ".join(
-            f"{name}: {figures['grids']['photographs']} photographs, {figures['grids']['grids']} grids"
-            for name, figures in results.items()
+def page(networks: before_tables.Results, runs: dict[str, Runs], fineness: Sequence[dict[str, Any]]) -> str:
+    """The page.
+
+    Args:
+        networks: Figures of the pretrained networks before any training.
+        runs: The runs of each study.
+        fineness: Figures of maps of several sizes.
+    """
+    packages = ("torch", "torchvision", "timm", "torchcam", "grad-cam")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    parts = [
+        HEAD.format(versions=f"{versions}, Python {platform.python_version()}, {platform.machine()}"),
+        BEFORE.format(
+            predictions=table(before_tables.prediction_rows(networks)),
+            maps=table(before_tables.map_rows(networks)),
+            few=table(before_tables.few_rows(networks)),
+            grids=table(before_tables.grid_rows(networks)),
+            grid_facts="; ".join(
+                f"{name}: {figures['grids']['photographs']} photographs" for name, figures in networks.items()
+            ),
+            changes=table(before_tables.change_rows(networks)),
+            cost=table(before_tables.cost_rows(networks)),
+            confident=CONFIDENT,
+            deleted=DELETED,
+            scored=SCORED,
+            grid_count=GRIDS,
+            times=PASTED_TIMES,
         ),
-        changes=table(change_rows(results)),
-        cost=table(cost_rows(results)),
-        confident=CONFIDENT,
-    )
+    ]
+    for name, text in (("cells", CELLS), ("cutouts", CUTOUTS), ("fashion", FASHION)):
+        of_study, recipe = runs[name], STUDIES[name].recipe
+        parts.append(
+            text.format(
+                epochs=recipe.epochs,
+                batch=recipe.batch,
+                rate=recipe.learning_rate,
+                seeds=STUDIES[name].seeds,
+                size=IMAGE_SIZE,
+                scores=table(trained_tables.score_rows(of_study)),
+                by_seed=table(trained_tables.seed_rows(of_study)),
+                maps=table(trained_tables.map_rows(of_study)),
+                effect=table(trained_tables.effect_rows(of_study)),
+            )
+        )
+    parts.append(FINENESS.format(fineness=table(before_tables.fineness_rows(fineness))))
+    return "\n".join([*parts, END])
 
 
-def table(rows: list[list[str]]) -> str:
-    """A table in Markdown; the first row is its head."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]])
+HEAD = """\
+# Photographs: what a pretrained network and its maps are worth
 
+Written by `python examples/photos.py` from the logs of its runs: {versions}.
+Weights and photographs come from ordinary packages, named in `examples/photographs/`.
+"""
 
-def prediction_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    rows = [["network", "images", "plain", "perception branch", "attention branch", "agreement"]]
-    for name, figures in results.items():
-        for images in ("photographs", "composites"):
-            default = figures["variants"][DEFAULT][images]
-            branches = [default[key] for key in ("perception", "attention", "agreement")]
-            rows.append([name, images, *numbers([figures["plain"][images], *branches])])
-    return rows
-
-
-def map_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    rows = [["network", "map", "peak on the object", "energy on the object"]]
-    for name, figures in results.items():
-        for title, place in {"ABN": figures["variants"][DEFAULT]["place"], **figures["maps"]}.items():
-            rows.append([name, title, *numbers([place["pointing"], place["energy"]])])
-    return rows
-
-
-def grid_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    rows = [["network", "map of the cell's class", "mean share in the cell", "median"]]
-    for name, figures in results.items():
-        for title, share in figures["grids"]["maps"].items():
-            rows.append([name, title, *numbers([share["mean"], share["median"]])])
-    return rows
-
-
-def change_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    rows = [["network", "", "photographs", "composites", "peak on the object", "energy on the object"]]
-    for name, figures in results.items():
-        plain = figures["plain"]
-        rows.append([name, "plain", *numbers([plain["photographs"], plain["composites"]]), "", ""])
-        for title, variant in figures["variants"].items():
-            values = [variant[images]["perception"] for images in ("photographs", "composites")]
-            values += [variant["place"][key] for key in ("pointing", "energy")]
-            rows.append([name, title, *numbers(values)])
-    return rows
-
-
-def cost_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    rows = [["network", "", "parameters over plain", "time over plain, median and quartiles"]]
-    for name, figures in results.items():
-        seconds = figures["seconds"]
-        for title, variant in (("version 0.1", "version 0.1"), ("default", DEFAULT)):
-            parameters = figures["variants"][variant]["parameters"] / figures["parameters"]
-            ratios = [one / plain for one, plain in zip(seconds[title], seconds["plain"], strict=True)]
-            low, median, high = statistics.quantiles(ratios, n=4)
-            rows.append([name, title, f"{parameters:.2f}", f"{median:.2f} ({low:.2f} to {high:.2f})"])
-    return rows
-
-
-def numbers(values: Iterable[float]) -> list[str]:
-    return [f"{value:.3f}" for value in values]
-
-
-PAGE = """\
-# Pretrained networks, before any training
-
-Written by `python examples/pretrained.py` from the logs of its runs: {versions}.
+BEFORE = """\
+## Before any training
 
 `wrap_backbone` keeps what a pretrained classifier has learned. The attention branch runs the classifier's
 own last stage at every pixel of the features, and reads its own final layers as evidence per pixel. So the
@@ -111,15 +77,15 @@ forward pass and without a gradient.
 
 Two sets of images:
 
-- **photographs**: 20 photographs of ImageNet, one object each (package `foolbox`).
-- **composites**: 126 cut-out objects (photographs from Tux Paint's stamps), each pasted at random on one of
-  seven backgrounds (MATE), three times: 378 images of which the object's pixels are known. They are
-  composites, not natural photographs.
+- **photographs**: 20 photographs of ImageNet, one object each (package `foolbox`, MIT).
+- **composites**: 126 cut-out objects (photographs from Tux Paint's stamps, GPL-2), each pasted at random on one
+  of seven backgrounds (MATE, GPL-2+), {times} times, of which the object's pixels are known. They are composites,
+  not natural photographs.
 
 Networks with their published ImageNet weights. Map, mechanism and stage were chosen on EfficientNet-Lite0 and
 MobileNetV2 with these very images; EfficientNet-Lite1 was not looked at before.
 
-## Predictions
+### Predictions
 
 Top-1 accuracy; *agreement*: how often the attention branch says what the plain network says.
 
@@ -129,38 +95,84 @@ The perception branch is the network's prediction. On one photograph of the 20 i
 network: what the map does not show is dimmed, also where it helped. For this reason it is better among
 clutter.
 
-## Maps
+### Maps
 
 On the composites that the plain network gets right. *Peak*: in which share of the images the map's highest
-point lies on the object's pixels. *Energy*: which share of the map does. Grad-CAM and LayerCAM are
-torch-cam's, of the plain network's predicted class, from its last feature map.
+point lies on the object's pixels. *Energy*: which share of the map does. *Deletion* (low is good) and
+*insertion* (high is good): what the plain network makes of {deleted} of the images without, and with only, what
+the map shows, for all maps alike. *ms per image*: prediction and map together, in batches of eight on two CPU
+threads. Grad-CAM and LayerCAM are those of two libraries, of the plain network's predicted class, from its last
+feature map.
 
 {maps}
 
-Grid pointing game (Böhle et al., CVPR 2021): four photographs of different classes side by side, and the map
-of each class, `model.class_map(images, classes)`. By chance the share is 0.25. Photographs that the plain
-network gets right with a probability above {confident}. {grid_facts}.
+Score-CAM runs the network once for each channel of the last feature map, so it was given {scored} of the
+images; the other methods on these same images beside it. Few images: read the time, and the rest with care.
+
+{few}
+
+### Grid pointing game
+
+Photographs of different classes side by side (`abn.metrics.grid_pointing_game`; Böhle et al., CVPR 2021), and the
+map of each class, `model.class_map(images, classes)`: which share of it lies on the photograph of its class. By
+chance 0.25 in 2 × 2 and 0.111 in 3 × 3. Photographs that the plain network gets right with a probability of at
+least {confident}, in {grid_count} grids of each size. {grid_facts}.
 
 {grids}
 
-## What each change gives
+### What each change gives
 
 Top-1 accuracy of the perception branch, and its map on the composites. Each row adds one change.
 
 {changes}
 
-## What it costs
+### What it costs
 
 Eight images at once, eager, in rounds of all three in turn.
 
 {cost}
 
 More on cost: [performance.md](performance.md).
+"""
 
+CELLS = """\
+## Fine-tuned: defects in solar cells
+
+{scores}
+
+{by_seed}
+
+{maps}
+
+{effect}
+"""
+
+CUTOUTS = """\
+## Fine-tuned: kinds of objects
+
+{scores}
+
+{maps}
+
+{effect}
+"""
+
+FASHION = """\
+## From nothing: Fashion-MNIST
+
+{scores}
+
+{maps}
+
+{effect}
+"""
+
+FINENESS = """\
+## Small objects, small images
+
+{fineness}
+"""
+
+END = """\
 ## What this does not show
-
-These maps show evidence as the backbone's classifier counts it, at the resolution of the features: each
-point sees a large part of the image. A classifier that looks at the wrong thing shows the wrong thing. The
-figures are of small networks on few images; the composites favour methods that find a single object.
-Fine-tuning is another matter.
 """

@@ -32,6 +32,8 @@ def check_options(options: Namespace, data: Data, processes: Processes) -> None:
         raise ValueError(f"--mixup needs an even --batch-size per process, it is {size // count}")
     if options.auto_augment is not None and options.data == "digits":
         raise ValueError("--auto-augment is of no use for digits, which must not be turned or mirrored")
+    if options.uncropped and data.preprocessing is not None:
+        raise ValueError(f"--uncropped is for images of a folder, those of {options.data} have one size")
     if options.evaluate is not None:
         return
     if size > len(data.train):
@@ -82,7 +84,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any], source: Path) -> Non
     differences = [
         f"{name} {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
+        if (before.get(name) or None) != (now.get(name) or None)  # runs of old know fewer options
     ]
     if differences:
         raise ValueError(

@@ -32,12 +32,13 @@ class Data:
 
     train: Dataset  # of (PIL image, label)
     validation: Dataset
+    labels: list[int]  # of the training images
     classes: list[str]
     preprocessing: Preprocessing | None  # None: that of the model
     augmentation: Callable[[Preprocessing, str | None], Callable[[Image.Image], Tensor]]
 
 
-def find_data(name: str, root: Path, processes: Processes) -> Data:
+def find_data(name: str, root: Path, uncropped: bool, processes: Processes) -> Data:
     """Looks a data set up by name, or as a folder with ``train/`` and ``val/``, one folder per class in each.
 
     Raises:
@@ -46,14 +47,13 @@ def find_data(name: str, root: Path, processes: Processes) -> Data:
     if name == "digits":
         classes = [str(digit) for digit in range(10)]
         unscaled = Preprocessing((CANVAS, CANVAS), (CANVAS, CANVAS), mean=(0.0,) * 3, std=(1.0,) * 3)
-        return Data(
-            ClutteredDigits(train=True), ClutteredDigits(train=False), classes, unscaled, no_augmentation
-        )
+        train, validation = ClutteredDigits(train=True), ClutteredDigits(train=False)
+        return Data(train, validation, train.labels.tolist(), classes, unscaled, no_augmentation)
     if name in ("cifar10", "cifar100"):
         cifar = CIFAR10 if name == "cifar10" else CIFAR100
         with processes.leader_first():
             train, validation = cifar(root, train=True, download=True), cifar(root, train=False)
-        return Data(train, validation, train.classes, CIFAR, crop_and_flip)
+        return Data(train, validation, train.targets, train.classes, CIFAR, crop_and_flip)
     folders = [Path(name) / part for part in ("train", "val")]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise ValueError(
@@ -67,7 +67,8 @@ def find_data(name: str, root: Path, processes: Processes) -> Data:
         )
     if len(train.classes) < 2:
         raise ValueError(f"{folders[0]} holds the one class {train.classes[0]}, expected a folder per class")
-    return Data(train, validation, train.classes, None, crop_resize_and_flip)
+    augmentation = flip if uncropped else crop_resize_and_flip
+    return Data(train, validation, train.targets, train.classes, None, augmentation)
 
 
 class ClassFolders(ImageFolder):
@@ -115,15 +116,30 @@ def no_augmentation(preprocessing: Preprocessing, policy: str | None) -> Callabl
 def crop_and_flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
     """The usual augmentation for CIFAR, and the official code's."""
     size = preprocessing.size
-    steps: list[Any] = [
-        transforms.Resize(size),
-        transforms.RandomCrop(size, padding=4),
-        transforms.RandomHorizontalFlip(),
-    ]
-    if policy is not None:
-        mean = tuple(round(255 * value) for value in preprocessing.mean)
-        steps.append(auto_augment_transform(policy, {"translate_const": size[0] // 2, "img_mean": mean}))
-    return transforms.Compose([*steps, preprocessing])
+    return transforms.Compose(
+        [
+            transforms.Resize(size),
+            transforms.RandomCrop(size, padding=4),
+            transforms.RandomHorizontalFlip(),
+            *_of_policy(preprocessing, policy),
+            preprocessing,
+        ]
+    )
+
+
+def flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
+    """For images that are not to be cropped."""
+    return transforms.Compose(
+        [transforms.RandomHorizontalFlip(), *_of_policy(preprocessing, policy), preprocessing]
+    )
+
+
+def _of_policy(preprocessing: Preprocessing, policy: str | None) -> list[Any]:
+    if policy is None:
+        return []
+    mean = tuple(round(255 * value) for value in preprocessing.mean)
+    limits = {"translate_const": preprocessing.size[0] // 2, "img_mean": mean}
+    return [auto_augment_transform(policy, limits)]
 
 
 def crop_resize_and_flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:

@@ -3,6 +3,7 @@
 import functools
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def create_network(options: Namespace, data: Data) -> ABN:
     if data.preprocessing is None:  # colours as the weights expect them
         preprocessing = model.preprocessing or Preprocessing()
         preprocessing = preprocessing if size is None else preprocessing.at(size)
+        if options.uncropped:
+            preprocessing = replace(preprocessing, resize=preprocessing.size)
     model.preprocessing, model.classes = preprocessing, classes
     return model
 

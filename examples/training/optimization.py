@@ -1,7 +1,11 @@
 """Optimizer, learning rate and loss."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 
+import numpy as np
+import torch
+from sklearn.utils.class_weight import compute_class_weight
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
@@ -31,3 +35,12 @@ def create_schedule(optimizer: Optimizer, options: Namespace, steps: int) -> Sch
     return MultiStepLRScheduler(
         optimizer, decay_t=milestones, decay_rate=options.gamma, warmup_prefix=False, **warmup
     )
+
+
+def create_criterion(options: Namespace, labels: Sequence[int]) -> nn.CrossEntropyLoss:
+    """The cross-entropy, in which the classes count as the options say: labels are those of the images."""
+    weight = None
+    if options.class_weights == "balanced":
+        balanced = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+        weight = torch.tensor(balanced, dtype=torch.float32)
+    return nn.CrossEntropyLoss(weight, label_smoothing=options.label_smoothing)

@@ -106,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", default="digits", help="digits, cifar10, cifar100, or a folder with train/ and val/")
     add("--root", type=Path, default=Path("data"), help="where CIFAR is downloaded to")
     add("--image-size", type=count, metavar="PIXELS", help="default: what the data or the model asks for")
+    add(
+        "--uncropped",
+        action="store_true",
+        help="resizes each image to the image size, whatever its proportions, and mirrors it in training; "
+        "without it, images of a folder are cropped: in training at random, to 8 %% to 100 %% of their area, "
+        "in validation to the centre that the model asks for, often 87.5 %% of the shorter side",
+    )
     add("--model", default=DEFAULT_MODEL, help="abn.list_models('abn_*'), timm/..., torchvision/...")
     add(
         "--model-arguments",
@@ -138,6 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--gamma", type=positive, default=0.1, help="factor at each milestone")
     add("--warmup-epochs", type=number(int, 0), help="(default: 1, if there are more epochs)")
     add("--label-smoothing", type=share, default=0.0)
+    add(
+        "--class-weights",
+        choices=("balanced",),
+        help="of the training loss: rare classes count more, so that all count alike in sum",
+    )
     add("--mixup", type=number(float, 0), default=0.0, metavar="ALPHA", help="0 for none")
     add("--auto-augment", metavar="POLICY", help="one of timm's, such as rand-m9-mstd0.5")
     add("--clip-gradient", type=positive, metavar="NORM", help="largest norm of the gradient")

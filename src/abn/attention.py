@@ -34,7 +34,7 @@ class AttentionBranch(nn.Module):
       maximum. The map is :math:`A^6 / (A^6 + h^6 (1 - A^6))` with h = 0.5: near 1 on what decides, near 0 on
       what hardly counts, and one half at half the maximum. It adds no weights, and cannot become inverted,
       which the two others can. It says where, not how much: its maximum is always 1.
-      docs/pretrained.md and docs/explanations.md have the figures.
+      docs/photos.md and docs/explanations.md have the figures.
     - ``"class_activation"``: the same, averaged once, with a power of 4 and h = 0.25. For networks that are
       trained from nothing. On photographs it is near 1 over a third of the image.
     - ``"convolution"``: 3×3 conv R→1, BN, sigmoid, as in the official code and the published weights (the

@@ -247,6 +247,7 @@ class LogitsOnly(nn.Module):
     def __init__(self, model: ABN) -> None:
         super().__init__()
         self.model = model
+        self.training = model.training  # Quantus, for one, refuses a network in training mode
 
     def forward(self, images: Tensor) -> Tensor:
         """Classifies the images: (B, C, H, W) to the ``perception_logits`` of :class:`ABNOutput`."""

@@ -60,6 +60,18 @@ class PooledClassifier(nn.Module):
         ]
         return sizes[-1]
 
+    @torch.no_grad()
+    def centre(self) -> None:
+        """Takes out of the weights of the classes what all of them share, which changes no probability.
+
+        For new classes: by chance their random weights share something, and of few classes that would drown
+        in the evidence what they differ in. Training hardly brings it back: cross-entropy pulls the weights
+        of all classes together by 0.
+        """
+        last = self.layers[-1]
+        if isinstance(last, nn.Linear) and last.out_features > 1:
+            last.weight -= last.weight.mean(dim=0)
+
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled features (B, C) to logits (B, K)."""
         for layer in self.layers:

@@ -45,7 +45,7 @@ def wrap_backbone(
 
     A pretrained backbone explains itself from the first call: the attention branch starts from its last stage
     and its classifier, and shows for each image the evidence for the classes that it sees. Training improves
-    the scores and the map. docs/pretrained.md has the figures before any training. Maps mean nothing before
+    the scores and the map. docs/photos.md has the figures before any training. Maps mean nothing before
     training where the heads are new: with another ``stage``, a ``map`` of the official code, a classifier
     that cannot be read pixel by pixel (:func:`find_splits` tells), or one that ``num_classes`` or ``tasks``
     replaces.
@@ -169,6 +169,8 @@ def wrap_backbone(
             _warn_of_new_heads(obstacle)
     attention_branch: nn.Module
     if classifier is not None:
+        if outputs is not None:
+            classifier.centre()
         attention_branch = PretrainedAttentionBranch(classifier, map=map).to(dtype=parts.dtype)
     else:
         attention_branch = new_branch(
@@ -216,7 +218,9 @@ def find_splits(
     Takes the arguments of :func:`wrap_backbone`, and leaves the backbone as it was like that one.
 
     Returns:
-        One entry per place, from the images to the logits. Prints as a table.
+        One entry per place, from the images to the logits. Prints as a table. Height and width are those of
+        the features, and of the attention map, for images of ``input_size``: an earlier split makes a finer
+        map, which docs/photos.md weighs against its cost.
 
     Raises:
         CutError: If the backbone cannot be traced or run, or has no feature map to attend to.
@@ -232,6 +236,7 @@ def find_splits(
         layer2        128       8      28 × 28
         layer3        256      16      14 × 14  ← default
         layer4        512      32       7 × 7
+        for images of 224 × 224; an attention map is mostly as fine as the features
         attention branch starts from the classifier: Linear(512, 1000)
     """
     check_input_size(input_size)

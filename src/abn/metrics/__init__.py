@@ -10,7 +10,7 @@ an image or a mask. What is computed is computed in float32, on the device of th
 """
 
 from abn.metrics.comparison import entropy, iou, rank_correlation
-from abn.metrics.effect import MapEffect, map_effect
+from abn.metrics.effect import MapEffect, Replacement, map_effect
 from abn.metrics.faithfulness import ConfidenceChange, confidence_change, deletion, insertion
 from abn.metrics.grids import choose_grids, grid_pointing_game
 from abn.metrics.localization import box_masks, energy_pointing_game, pointing_game
@@ -18,6 +18,7 @@ from abn.metrics.localization import box_masks, energy_pointing_game, pointing_g
 __all__ = [
     "ConfidenceChange",
     "MapEffect",
+    "Replacement",
     "box_masks",
     "choose_grids",
     "confidence_change",

@@ -1,0 +1,229 @@
+"""Fine-tuned networks: training one on a task, and measuring it and its maps."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from abn import ABN, ABNLoss, metrics, wrap_backbone
+from abn.models import abn_cifar_resnet, cifar_resnet
+from abn.saving import replacing
+from photographs import measures
+from photographs.cells import cells
+from photographs.cutouts import cutouts
+from photographs.fashion import fashion
+from photographs.methods import GRAD_CAM, LAYER_CAM
+from photographs.networks import LITE0
+from photographs.tasks import Images, Task
+from photographs.training import Recipe, train
+
+DELETED = 128  # test images for deletion and insertion, which take dozens of passes each
+GRIDS = 100  # of four test images, for the grid pointing game
+IMAGE_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Study:
+    """A task, how networks are trained on it, and the layer of the plain network for other methods' maps."""
+
+    task: Callable[[], Task]
+    recipe: Recipe
+    plain: Callable[[int], nn.Module]
+    """Number of classes to a network without attention branch."""
+    abn: Callable[..., ABN]
+    """Number of classes and arguments of :func:`abn.wrap_backbone` to one with."""
+    layer: str
+    seeds: int = 5
+
+
+def plain_lite0(classes: int) -> nn.Module:
+    model = LITE0.load()
+    model.reset_classifier(classes)
+    return model
+
+
+def abn_lite0(classes: int, **arguments: Any) -> ABN:
+    return wrap_backbone(LITE0.load(), num_classes=classes, input_size=IMAGE_SIZE, **arguments)
+
+
+STUDIES = {
+    "cells": Study(lambda: cells(IMAGE_SIZE), Recipe(epochs=4), plain_lite0, abn_lite0, "bn2"),
+    "cutouts": Study(lambda: cutouts(IMAGE_SIZE), Recipe(epochs=4), plain_lite0, abn_lite0, "bn2"),
+    "fashion": Study(
+        fashion,
+        Recipe(epochs=2, batch=128, learning_rate=3e-3, bfloat16=True),
+        lambda classes: cifar_resnet(20, num_classes=classes, in_channels=1),
+        lambda classes, **arguments: abn_cifar_resnet(20, num_classes=classes, in_channels=1, **arguments),
+        "layer3",
+        seeds=3,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network to train."""
+
+    name: str
+    title: str
+    arguments: dict[str, Any] | None = field(hash=False)
+    """Of :func:`abn.wrap_backbone`; none for the network without attention branch."""
+
+
+PLAIN = Variant("plain", "plain network", None)
+DEFAULT = Variant("default", "ABN", {})
+LIGHT = Variant("light", 'ABN, `stage="light"`', {"stage": "light"})
+PUBLISHED = Variant(
+    "published",
+    "ABN as published",
+    {"stage": "copy", "start": "new", "map": "convolution", "mechanism": "residual"},
+)
+VARIANTS = {
+    "cells": (PLAIN, DEFAULT, LIGHT, PUBLISHED),
+    "cutouts": (PLAIN, DEFAULT),
+    "fashion": (PLAIN, DEFAULT),
+}
+
+
+@cache
+def task_of(study: str) -> Task:
+    return STUDIES[study].task()
+
+
+def directory_of(root: Path, study: str, variant: Variant, seed: int) -> Path:
+    """Where a run is logged."""
+    return root / f"{study}_{variant.name}_{seed}"
+
+
+def stored(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Figures of a run, and of its test images the scores (N, K) and the maps (N, 1, h, w)."""
+    figures = json.loads((directory / "figures.json").read_text(encoding="utf-8"))
+    return figures, {
+        name: values.float() for name, values in load_file(directory / "outputs.safetensors").items()
+    }
+
+
+def run(study: str, variant: Variant, seed: int, directory: Path) -> None:
+    """Trains and measures one network, if that was not done before."""
+    if (directory / "figures.json").exists():
+        return
+    what, task = STUDIES[study], task_of(study)
+    torch.manual_seed(seed)
+    start = time.monotonic()
+    if variant.arguments is None:
+        model = what.plain(len(task.classes))
+        train(model, lambda images, labels: F.cross_entropy(model(images), labels), task, seed, what.recipe)
+    else:
+        model = what.abn(len(task.classes), **variant.arguments)
+        criterion = ABNLoss()
+        train(model, lambda images, labels: criterion(model(images), labels), task, seed, what.recipe)
+    seconds = time.monotonic() - start
+    model.eval()
+    of_kind = measured_abn if isinstance(model, ABN) else measured_plain
+    figures, outputs = of_kind(model, what, task)
+    figures["seconds_per_epoch"] = seconds / what.recipe.epochs
+    directory.mkdir(parents=True, exist_ok=True)
+    with replacing(directory / "outputs.safetensors") as file:
+        save_file({name: values.half().contiguous() for name, values in outputs.items()}, file)
+    with replacing(directory / "figures.json") as file:  # last: with it the run is complete
+        file.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+
+
+Measured = tuple[dict[str, Any], dict[str, Tensor]]
+"""Figures, and scores and maps of the test images."""
+
+
+def measured_abn(model: ABN, study: Study, task: Task) -> Measured:
+    """Of a network with an attention branch."""
+    test, images = task.test, task.prepared(task.test)
+    attention, perception, maps = measures.predictions(model, images)
+    figures = scores(perception, test.labels) | {"attention": accuracy(attention, test.labels)}
+    shuffled = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    figures["effect"] = {
+        replacement: effect(model, images[shuffled], test.labels[shuffled], replacement)
+        for replacement in ("ones", "mean", "another")
+    }
+    noise = measures.random_maps(len(maps), size=maps.shape[-1])
+    figures["maps"] = {
+        "ABN": map_figures(model, test, images, perception, maps),
+        "random maps": map_figures(model, test, images, perception, noise),
+    }
+    if task.name == "fashion":
+        figures["maps"]["ABN"]["grid"] = grid_share(model.class_map, task, images, perception)
+    return figures, {"scores": perception, "ABN": maps}
+
+
+def measured_plain(model: nn.Module, study: Study, task: Task) -> Measured:
+    """Of a network without one, and of the maps that other methods make of it."""
+    test, images = task.test, task.prepared(task.test)
+    logits = measures.logits_of(model, images)
+    figures, outputs = scores(logits, test.labels), {"scores": logits}
+    figures["maps"] = {}
+    for name, method in (("Grad-CAM", GRAD_CAM), ("LayerCAM", LAYER_CAM)):
+        outputs[name] = method(model, study.layer, images, logits.argmax(dim=1))
+        figures["maps"][name] = map_figures(model, test, images, logits, outputs[name])
+        if task.name == "fashion":
+            figures["maps"][name]["grid"] = grid_share(
+                lambda some, classes, method=method: method(model, study.layer, some, classes),
+                task,
+                images,
+                logits,
+            )
+    noise = measures.random_maps(len(test), size=outputs["Grad-CAM"].shape[-1])
+    figures["maps"]["random maps"] = map_figures(model, test, images, logits, noise)
+    return figures, outputs
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(dim=1) == labels).float().mean().item()
+
+
+def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Accuracy and, of two classes, the area under the ROC curve."""
+    figures: dict[str, Any] = {"accuracy": accuracy(logits, labels)}
+    if logits.shape[1] == 2:
+        figures["auc"] = float(roc_auc_score(labels, logits.softmax(dim=1)[:, 1]))
+    return figures
+
+
+def map_figures(
+    model: nn.Module, test: Images, images: Tensor, logits: Tensor, maps: Tensor
+) -> dict[str, float]:
+    """Where the maps point, if that is known, and what the network makes of it.
+
+    Deletion and insertion take images that the network gets right; of cells defective ones, since to delete
+    pixels of a sound cell is to damage it.
+    """
+    place = {} if test.masks is None else measures.place(maps, test.masks)
+    right = logits.argmax(dim=1) == test.labels
+    if logits.shape[1] == 2:
+        right &= test.labels == 1
+    found = right.nonzero()[:, 0]
+    chosen = found[torch.linspace(0, len(found) - 1, min(DELETED, len(found))).long()]
+    return place | measures.faithfulness(model, images[chosen], maps[chosen])
+
+
+def effect(model: ABN, images: Tensor, labels: Tensor, replacement: metrics.Replacement) -> dict[str, float]:
+    """Accuracy and change of the prediction with another map."""
+    batches = zip(images.split(measures.BATCH), labels.split(measures.BATCH), strict=True)
+    parts = [metrics.map_effect(model, *batch, replacement) for batch in batches if len(batch[0]) > 1]
+    means = [torch.cat(values).mean().item() for values in zip(*parts, strict=True)]
+    return dict(zip(("correct", "correct_replaced", "change"), means, strict=True))
+
+
+def grid_share(
+    explain: Callable[[Tensor, Tensor], Tensor], task: Task, images: Tensor, logits: Tensor
+) -> float:
+    """The grid pointing game on test images that the network is sure of."""
+    labels = task.test.labels
+    chosen = metrics.choose_grids(logits, labels, count=GRIDS)
+    return metrics.grid_pointing_game(explain, images[chosen], labels[chosen]).mean().item()
