@@ -13,17 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from experiments import logged, options, run_all
-from photographs import before, pictures
-from photographs.data import composites, photographs
-from photographs.measures import Scenes, predictions
-from photographs.networks import LITE0, LITE1, MOBILENET, Network
+from photographs import before, fineness, pictures
+from photographs.networks import LITE0, LITE1, MOBILENET
 from photographs.page import page
-from photographs.runs import DEFAULT, PLAIN, STUDIES, VARIANTS, directory_of, run, stored, task_of
-from PIL import Image
+from photographs.runs import DEFAULT, PLAIN, SEEDS, directory_of, run, stored, task_of
+from photographs.trained_tables import Runs
 
-from abn import wrap_backbone
 from abn.saving import replacing
-from abn.visualize import grid
 
 NETWORKS = (LITE0, MOBILENET, LITE1)
 
@@ -35,26 +31,23 @@ def main() -> None:
         network.title: logged(directory / f"{network.title}.json", partial(before.measure, network))
         for network in NETWORKS
     }
-    work = []
-    for name, study in STUDIES.items():
-        for seed in range(study.seeds):
-            for variant in VARIANTS[name]:
-                work.append(partial(run, name, variant, seed, directory_of(directory, name, variant, seed)))
-    run_all(work, arguments.jobs)
-
-    runs = {
-        name: {
-            variant: [stored(directory_of(directory, name, variant, seed)) for seed in range(study.seeds)]
-            for variant in VARIANTS[name]
-        }
-        for name, study in STUDIES.items()
+    fine = logged(directory / "fineness.json", partial(fineness.measure, LITE0))
+    directories = {
+        (name, variant, seed): directory_of(directory, name, variant, seed)
+        for name, variants in SEEDS.items()
+        for variant, count in variants.items()
+        for seed in range(count)
     }
+    run_all([partial(run, *what, where) for what, where in directories.items()], arguments.jobs)
+
+    runs: dict[str, Runs] = {name: {variant: [] for variant in variants} for name, variants in SEEDS.items()}
+    for (name, variant, _), where in directories.items():
+        runs[name][variant].append(stored(where))
+    counts = {name: (len(task_of(name).train), len(task_of(name).test)) for name in SEEDS}
     with replacing(arguments.output / "photos.md") as file:
-        file.write_text(page(networks, runs), encoding="utf-8")
+        file.write_text(page(networks, runs, counts, fine), encoding="utf-8")
     for name in ("cells", "cutouts"):
-        outputs = {
-            variant: stored(directory_of(directory, name, variant, 0))[1] for variant in (DEFAULT, PLAIN)
-        }
+        outputs = {variant: runs[name][variant][0][1] for variant in (DEFAULT, PLAIN)}
         maps = {"ABN": outputs[DEFAULT]["ABN"], "Grad-CAM": outputs[PLAIN]["Grad-CAM"]}
         test = task_of(name).test
         if test.masks is None:
@@ -62,17 +55,8 @@ def main() -> None:
         else:
             chosen = pictures.choose_objects(maps["ABN"], test.masks)
         with replacing(arguments.output / f"photos_{name}.png") as file:
-            pictures.comparison(test, maps, chosen).save(file, format="png")
-    with replacing(directory / "maps.png") as file:
-        untrained(LITE0).save(file, format="png")
-
-
-def untrained(network: Network) -> Image.Image:
-    """Some photographs and composites, with the map of the network before any training."""
-    model = wrap_backbone(network.load()).eval()
-    scenes = Scenes(photographs()[:5] + list(composites(0))[::26], network.preprocessing)
-    _, _, maps = predictions(model, scenes.images)
-    return grid(scenes.images, maps, mean=network.preprocessing.mean, std=network.preprocessing.std)
+            some = {method: values[chosen] for method, values in maps.items()}
+            pictures.comparison(test[chosen], some).save(file, format="png")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,6 @@ def study(monkeypatch):
             timm.create_model("test_resnet"), num_classes=classes, input_size=32, **arguments
         ),
         "layer4",
-        seeds=1,
     )
     monkeypatch.setitem(STUDIES, "cells", study)
     task_of.cache_clear()
@@ -139,7 +138,7 @@ def test_pictures_have_a_row_for_each_map():
     energy = metrics.energy_pointing_game(maps, images.masks)[chosen]
     assert (energy[:4].diff() <= 0).all()
     assert energy[-1] == metrics.energy_pointing_game(maps, images.masks).min()
-    picture = pictures.comparison(images, {"ABN": maps, "noise": maps}, chosen)
+    picture = pictures.comparison(images[chosen], {"ABN": maps[chosen], "noise": maps[chosen]})
     assert picture.size == (96 + 8 * 36 + 4, 3 * 36 + 4)
 
 
@@ -174,14 +173,15 @@ def test_page_shows_the_figures_of_every_network():
         DEFAULT: [(abn, {}), ({**abn, "accuracy": 0.77}, {})],
     }
     fine = {"size": 128, "split": "blocks.2", "map": [16, 16], "ratio": 5.5, "accuracy": 0.5, **place}
-    text = page({"MyNet": before}, dict.fromkeys(("cells", "cutouts", "fashion"), runs), [fine])
+    studies = ("cells", "cutouts", "fashion")
+    text = page({"MyNet": before}, dict.fromkeys(studies, runs), dict.fromkeys(studies, (30, 10)), [fine])
     assert "| MyNet | photographs | 0.280 | 0.910 | 0.820 | 0.730 |" in text
     assert "| MyNet | ABN | 0.640 | 0.550 | 0.120 | 0.340 | 56 |" in text
     assert "| MyNet | Score-CAM | 0.640 | 0.550 | 56 |" in text
     assert "| MyNet | ABN | 0.460 | 0.370 | 0.460 | 0.370 |" in text
     assert f"| MyNet | {DEFAULT_CHANGE} | 0.910 | 0.910 | 0.640 | 0.550 |" in text
     assert "| MyNet | default | 1.50 | 2.00 (2.00 to 2.00) |" in text
-    assert "| plain network | 0.700 / 0.650 | 0.850 / 0.850 |  | 30 |" in text
-    assert "| ABN | 0.760 / 0.750 | 0.850 / 0.850 | 0.720 / 0.720 | 30 |" in text
+    assert "| plain network | 2 | 0.700 / 0.650 | 0.850 / 0.850 |  | 30 |" in text
+    assert "| ABN | 2 | 0.760 / 0.750 | 0.850 / 0.850 | 0.720 / 0.720 | 30 |" in text
     assert "| ABN | 0.760 | 0.650, 0.040 | 0.650, 0.040 | 0.650, 0.040 |" in text
     assert "| 128 | `blocks.2` | 16 × 16 | 5.50 | 0.500 | 0.640 | 0.550 |" in text

@@ -32,19 +32,18 @@ def choose_objects(maps: Tensor, masks: Tensor) -> Tensor:
     return torch.cat([order[steps], order[-COUNT:]])
 
 
-def comparison(images: Images, maps: Mapping[str, Tensor], chosen: Tensor) -> Image.Image:
+def comparison(images: Images, maps: Mapping[str, Tensor]) -> Image.Image:
     """A column per image: the image, with its object outlined, and each method's map (N, 1, h, w) over it."""
-    some = images[chosen]
-    rows = {"image": [pixels / 255 for pixels in some.pixels]}
-    if some.masks is not None:
+    rows = {"image": [pixels / 255 for pixels in images.pixels]}
+    if images.masks is not None:
         rows["image"] = [
             draw_segmentation_masks(pixels, outline_of(mask), alpha=1, colors="lime") / 255
-            for pixels, mask in zip(some.pixels, some.masks, strict=True)
+            for pixels, mask in zip(images.pixels, images.masks, strict=True)
         ]
     for name, values in maps.items():
         rows[name] = [
             pil_to_tensor(overlay(pixels, attention_map)) / 255
-            for pixels, attention_map in zip(some.pixels, values[chosen], strict=True)
+            for pixels, attention_map in zip(images.pixels, values, strict=True)
         ]
     return labelled_rows(rows)
 

@@ -42,7 +42,6 @@ class Study:
     abn: Callable[..., ABN]
     """Number of classes and arguments of :func:`abn.wrap_backbone` to one with."""
     layer: str
-    seeds: int = 5
 
 
 def plain_lite0(classes: int) -> nn.Module:
@@ -64,7 +63,6 @@ STUDIES = {
         lambda classes: cifar_resnet(20, num_classes=classes, in_channels=1),
         lambda classes, **arguments: abn_cifar_resnet(20, num_classes=classes, in_channels=1, **arguments),
         "layer3",
-        seeds=3,
     ),
 }
 
@@ -87,11 +85,12 @@ PUBLISHED = Variant(
     "ABN as published",
     {"stage": "copy", "start": "new", "map": "convolution", "mechanism": "residual"},
 )
-VARIANTS = {
-    "cells": (PLAIN, DEFAULT, LIGHT, PUBLISHED),
-    "cutouts": (PLAIN, DEFAULT),
-    "fashion": (PLAIN, DEFAULT),
+SEEDS: dict[str, dict[Variant, int]] = {
+    "cells": {PLAIN: 5, DEFAULT: 5, LIGHT: 3, PUBLISHED: 3},
+    "cutouts": {PLAIN: 5, DEFAULT: 5},
+    "fashion": {PLAIN: 3, DEFAULT: 3},
 }
+"""The networks of each study, and how often each is trained."""
 
 
 @cache

@@ -30,13 +30,14 @@ def score_rows(runs: Runs) -> list[list[str]]:
     """Accuracy, mean / worst seed; the area under the ROC curve, of two classes; and the training's time."""
     two_classes = "auc" in runs[PLAIN][0][0]
     columns = ["accuracy", "AUC"] if two_classes else ["accuracy"]
-    rows = [["network", *columns, "attention branch's accuracy", "seconds per epoch"]]
+    rows = [["network", "seeds", *columns, "attention branch's accuracy", "seconds per epoch"]]
     for variant, of_seeds in runs.items():
         keys = ["accuracy", "auc"] if two_classes else ["accuracy"]
         branch = "" if variant == PLAIN else mean_and_worst(of(of_seeds, "attention"))
         rows.append(
             [
                 variant.title,
+                str(len(of_seeds)),
                 *(mean_and_worst(of(of_seeds, key)) for key in keys),
                 branch,
                 f"{statistics.median(of(of_seeds, 'seconds_per_epoch')):.0f}",
@@ -45,10 +46,14 @@ def score_rows(runs: Runs) -> list[list[str]]:
     return rows
 
 
-def seed_rows(runs: Runs) -> list[list[str]]:
-    """The accuracy, seed by seed."""
-    rows = [["network", *(f"seed {seed}" for seed in range(len(runs[PLAIN])))]]
-    return rows + [[variant.title, *numbers(of(of_seeds, "accuracy"))] for variant, of_seeds in runs.items()]
+def seed_rows(runs: Runs, key: str) -> list[list[str]]:
+    """A figure, seed by seed; some networks were trained with fewer seeds."""
+    count = len(runs[PLAIN])
+    rows = [["network", *(f"seed {seed}" for seed in range(count))]]
+    for variant, of_seeds in runs.items():
+        values = numbers(of(of_seeds, key))
+        rows.append([variant.title, *values, *[""] * (count - len(values))])
+    return rows
 
 
 COLUMNS = {

@@ -29,7 +29,8 @@ def overlay(
 
     Args:
         image: A PIL image, or a tensor (C, H, W) with C = 1 or 3: uint8 in 0..255, or float in 0..1, or
-            normalised float with ``mean`` and ``std``.
+            normalised float with ``mean`` and ``std``. It has to be what the network saw: of a photograph
+            that was cropped for it ``preprocessing.view(photograph)``, or the map is shifted.
         attention_map: (1, h, w) or (h, w), of any resolution; it is enlarged bilinearly.
         mean: The values with which a float image was normalised, to undo it: one, or one per channel.
         std: Likewise.
