@@ -198,10 +198,10 @@ def cells_of(grids: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     return (grids[:, :1] == classes.view(-1, 1, 1, 1)).float()
 
 
-@pytest.mark.parametrize("side", [2, 3])
-def test_grid_pointing_game_by_hand(side):
+@pytest.mark.parametrize(("side", "channels"), [(2, 1), (3, 3)])
+def test_grid_pointing_game_by_hand(side, channels):
     classes = torch.arange(side**2).expand(3, -1)
-    images = classes.view(3, side**2, 1, 1, 1).expand(-1, -1, 3, 8, 6).float()
+    images = classes.view(3, side**2, 1, 1, 1).expand(-1, -1, channels, 8, 6).float()
     assert torch.equal(metrics.grid_pointing_game(cells_of, images, classes), torch.ones(3, side**2))
 
     def left_half(grids, classes):  # of every cell, and less than nothing elsewhere

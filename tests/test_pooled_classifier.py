@@ -1,5 +1,7 @@
 """The backbone's classifier, read as evidence: what an attention branch starts from."""
 
+import copy
+
 import pytest
 import torch
 from architectures import ARCHITECTURES, build, image_size
@@ -160,6 +162,31 @@ def test_head_that_ends_with_the_mean_counts_its_channels():
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model.attention_branch.classifier(torch.eye(8)), torch.eye(8))
     assert model.class_map(images, 7).shape == (2, 1, 16, 16)
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids=lambda layers: " ".join(type(x).__name__ for x in layers))
+def test_centred_classes_share_nothing_and_their_probabilities_are_as_before(layers):
+    classifier = copy.deepcopy(PooledClassifier(layers))
+    pooled = torch.randn(4, 8)
+    before = classifier(pooled).softmax(dim=1)
+    classifier.centre()
+    torch.testing.assert_close(classifier(pooled).softmax(dim=1), before)
+    everything = classifier.weights(pooled, torch.ones(4, 5))
+    torch.testing.assert_close(everything, torch.zeros(4, 8), rtol=0, atol=1e-5)
+
+
+def test_a_single_output_is_not_centred_away():
+    classifier = PooledClassifier([nn.Linear(8, 1)])
+    classifier.centre()
+    assert classifier.layers[0].weight.abs().min() > 0
+
+
+def test_new_classes_of_a_pretrained_backbone_start_centred_and_old_ones_stay():
+    backbone = build("timm/test_resnet")
+    new = wrap_backbone(backbone, num_classes=3).attention_branch.classifier.layers[-1].weight
+    torch.testing.assert_close(new.sum(dim=0), torch.zeros(new.shape[1]), rtol=0, atol=1e-6)
+    kept = wrap_backbone(backbone).attention_branch.classifier.layers[-1].weight
+    torch.testing.assert_close(kept, backbone.get_classifier().weight)
 
 
 def test_summary_names_the_layers():

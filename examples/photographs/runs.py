@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,12 @@ class Variant:
     title: str
     arguments: dict[str, Any] | None = field(hash=False)
     """Of :func:`abn.wrap_backbone`; none for the network without attention branch."""
+    learning_rate: float | None = None
+    """If not that of the study."""
 
 
 PLAIN = Variant("plain", "plain network", None)
+PLAIN_SLOW = Variant("plain_slow", "plain network, half the learning rate", None, learning_rate=5e-4)
 DEFAULT = Variant("default", "ABN", {})
 LIGHT = Variant("light", 'ABN, `stage="light"`', {"stage": "light"})
 PUBLISHED = Variant(
@@ -86,7 +89,7 @@ PUBLISHED = Variant(
     {"stage": "copy", "start": "new", "map": "convolution", "mechanism": "residual"},
 )
 SEEDS: dict[str, dict[Variant, int]] = {
-    "cells": {PLAIN: 5, DEFAULT: 5, LIGHT: 3, PUBLISHED: 3},
+    "cells": {PLAIN: 5, PLAIN_SLOW: 5, DEFAULT: 5, LIGHT: 3, PUBLISHED: 3},
     "cutouts": {PLAIN: 5, DEFAULT: 5},
     "fashion": {PLAIN: 3, DEFAULT: 3},
 }
@@ -116,20 +119,23 @@ def run(study: str, variant: Variant, seed: int, directory: Path) -> None:
     if (directory / "figures.json").exists():
         return
     what, task = STUDIES[study], task_of(study)
+    recipe = what.recipe
+    if variant.learning_rate is not None:
+        recipe = replace(recipe, learning_rate=variant.learning_rate)
     torch.manual_seed(seed)
     start = time.monotonic()
     if variant.arguments is None:
         model = what.plain(len(task.classes))
-        train(model, lambda images, labels: F.cross_entropy(model(images), labels), task, seed, what.recipe)
+        train(model, lambda images, labels: F.cross_entropy(model(images), labels), task, seed, recipe)
     else:
         model = what.abn(len(task.classes), **variant.arguments)
         criterion = ABNLoss()
-        train(model, lambda images, labels: criterion(model(images), labels), task, seed, what.recipe)
+        train(model, lambda images, labels: criterion(model(images), labels), task, seed, recipe)
     seconds = time.monotonic() - start
     model.eval()
     of_kind = measured_abn if isinstance(model, ABN) else measured_plain
     figures, outputs = of_kind(model, what, task)
-    figures["seconds_per_epoch"] = seconds / what.recipe.epochs
+    figures["seconds_per_epoch"] = seconds / recipe.epochs
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / "outputs.safetensors") as file:
         save_file({name: values.half().contiguous() for name, values in outputs.items()}, file)

@@ -33,7 +33,7 @@ def score_rows(runs: Runs) -> list[list[str]]:
     rows = [["network", "seeds", *columns, "attention branch's accuracy", "seconds per epoch"]]
     for variant, of_seeds in runs.items():
         keys = ["accuracy", "auc"] if two_classes else ["accuracy"]
-        branch = "" if variant == PLAIN else mean_and_worst(of(of_seeds, "attention"))
+        branch = "" if variant.arguments is None else mean_and_worst(of(of_seeds, "attention"))
         rows.append(
             [
                 variant.title,
@@ -86,7 +86,7 @@ def effect_rows(runs: Runs) -> list[list[str]]:
     head = [f"accuracy with {name}, change" for name in replacements.values()]
     rows = [["network", "accuracy", *head]]
     for variant, of_seeds in runs.items():
-        if variant == PLAIN:
+        if variant.arguments is None:
             continue
         cells = []
         for replacement in replacements:

@@ -21,7 +21,7 @@ class Recipe:
 
     epochs: int
     batch: int = 32
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     bfloat16: bool = False
 
 

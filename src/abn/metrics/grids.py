@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from abn.metrics.inputs import checked
 from abn.metrics.localization import energy_pointing_game
@@ -104,7 +103,8 @@ def grid_pointing_game(
         mask[top : top + height, left : left + width] = True
     shares = []
     for cells, labels in zip(images, classes, strict=True):
-        grid = make_grid(cells, nrow=side, padding=0)
+        rows = cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4)  # (C, n, H, n, W)
+        grid = rows.reshape(-1, side * height, side * width)
         maps = explain(grid.expand(side**2, -1, -1, -1), labels)
         shares.append(energy_pointing_game(checked(maps).clamp(min=0), masks))
     return torch.stack(shares)
