@@ -1,8 +1,12 @@
 """The study of networks on photographs: its measures, its training and its page, on made-up data."""
 
 import random
+import re
+import sys
+from types import SimpleNamespace
 
 import pytest
+import solar_cells
 import timm
 import torch
 from photographs import measures, pictures
@@ -140,6 +144,25 @@ def test_pictures_have_a_row_for_each_map():
     assert energy[-1] == metrics.energy_pointing_game(maps, images.masks).min()
     picture = pictures.comparison(images[chosen], {"ABN": maps[chosen], "noise": maps[chosen]})
     assert picture.size == (96 + 8 * 36 + 4, 3 * 36 + 4)
+
+
+def test_main_example_prints_what_both_networks_are_worth_and_draws_defects(
+    study, tmp_path, monkeypatch, capsys
+):
+    network = SimpleNamespace(load=lambda: timm.create_model("test_resnet", num_classes=2), layer="layer4")
+    monkeypatch.setattr(solar_cells, "LITE0", network)
+    monkeypatch.setattr(solar_cells, "IMAGE_SIZE", 32)
+    monkeypatch.setattr(solar_cells, "cells", lambda size: study.task())
+    monkeypatch.setattr(solar_cells, "Recipe", lambda epochs: study.recipe)
+    output = tmp_path / "cells.png"
+    monkeypatch.setattr(sys, "argv", ["solar_cells.py", "--output", str(output)])
+    solar_cells.main()
+    lines = capsys.readouterr().out.splitlines()
+    for line, name in zip(lines, ("with attention branch", "plain network"), strict=False):
+        area = re.match(rf"{name} +accuracy [01]\.\d+, area .* ([01]\.\d+), 24 cells", line).group(1)
+        assert float(area) > 0.95
+    with Image.open(output) as picture:
+        assert picture.size == (96 + 6 * 36 + 4, 3 * 36 + 4)
 
 
 # The page

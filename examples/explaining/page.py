@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from digits import TRAINING_DIGITS
 from finetune_attention import Figures
 from torch import Tensor
 
 from abn import metrics
 from explaining.candidates import CANDIDATES, Candidate
-from explaining.runs import BATCH, DELETED, OTHERS, STEP, directory_of, stored
+from explaining.runs import BATCH, DELETED, OTHERS, STEP, directory_of, place, stored
 from explaining.tasks import COLORED, GRAY, WEAK, Task
 
 
@@ -67,6 +68,14 @@ def results_table(entries: Sequence[Row]) -> list[str]:
         )
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     return lines
+
+
+def noise_row(task: Task) -> str:
+    """What maps of noise would score, of the size of the networks' maps."""
+    scenes = task.test_scenes()
+    noise = torch.rand(len(scenes.labels), 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    scores = place(scenes, noise)
+    return f"| random maps | | {scores['pointing']:.3f} | {scores['energy']:.3f} | | | |"
 
 
 def seeds_table(default: Row, others: Sequence[Row]) -> list[str]:
@@ -150,7 +159,8 @@ def page(
         others = rows(directory, task, None, seeds)
         candidates = [row for candidate in CANDIDATES for row in rows(directory, task, candidate, seeds)]
         lines += ["", f"## {title}", "", description, ""]
-        lines += [*results_table([*others, *candidates]), "", "The default, seed by seed:", ""]
+        lines += [*results_table([*others, *candidates]), noise_row(task)]
+        lines += ["", "The default, seed by seed:", ""]
         lines += seeds_table(candidates[0], others)
         lines += ["", f"![{PICTURE}](explanations_{task.name}.png)"]
     lines += ["", "## What became of each", ""]
