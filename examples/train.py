@@ -21,7 +21,7 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.checks import check_options, check_room, check_same, comparable
+from training.checks import check_options, check_room, check_same, comparable, complete
 from training.data import TrainingBatches, fetch, find_data, training_loader, validation_loader
 from training.distributed import Processes
 from training.measures import Totals
@@ -251,7 +251,7 @@ class Trainer:
         state = load_checkpoint(self.options.output, self.processes) if self.options.resume else None
         if state is None:
             return
-        check_same(state["options"], comparable(self.options, self.data), self.options.output)
+        check_same(complete(state["options"]), comparable(self.options, self.data), self.options.output)
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])

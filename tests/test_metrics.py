@@ -249,6 +249,7 @@ def test_the_grid_pointing_game_plays_with_an_abn():
     mask = box_masks(torch.tensor([[32, 0, 64, 32]]), size=(64, 64))
     expected = metrics.energy_pointing_game(model.class_map(grid[None], 1), mask)
     torch.testing.assert_close(first[1:2], expected)
+    assert not first.requires_grad
 
 
 # What the network's own map does for it
@@ -373,7 +374,11 @@ def effect(images: int = 2, labels: int = 2, train: bool = False, replacement: s
         (lambda: metrics.grid_pointing_game(cells_of, GRIDS, CLASSES[:1]), r"classes \(1, 4\)"),
         (lambda: metrics.grid_pointing_game(cells_of, GRIDS, CLASSES // 2), "a class is twice in a grid"),
         (lambda: metrics.grid_pointing_game(lambda *_: MAPS, GRIDS, CLASSES), "maps for 2 images"),
+        (lambda: metrics.choose_grids(LOGITS, LABELS + 1), "a label is not one of the 5 classes"),
         (lambda: effect(replacement="zeros"), "replacement is 'zeros', expected one of 'ones', 'mean'"),
+        (lambda: effect(replacement=None), "replacement is None"),
+        (lambda: effect(replacement=MAPS * float("nan")), "holds NaN"),
+        (lambda: effect(num_classes=1), r"scores \(2, 1\)"),
         (lambda: effect(train=True), "training mode"),
         (lambda: effect(images=1, labels=1), "got a single image"),
         (lambda: effect(labels=3), r"labels \(3,\)"),

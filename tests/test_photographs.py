@@ -3,6 +3,7 @@
 import random
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -117,14 +118,21 @@ def test_training_images_are_mirrored_and_test_images_are_not():
     assert prepared.max() <= 1
 
 
-def test_deletion_is_measured_on_what_the_network_finds(monkeypatch):
+def test_deletion_is_measured_on_what_the_network_finds(study, monkeypatch):
     deleted = []
     monkeypatch.setattr(
         measures, "faithfulness", lambda model, images, maps: deleted.append(images.flatten().tolist()) or {}
     )
     test = Images(torch.zeros(4), torch.tensor([0, 1, 1, 1]))
     logits = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])  # the third is overlooked
-    map_figures(nn.Identity(), test, torch.arange(4.0), logits, torch.zeros(4, 1, 2, 2))
+    map_figures(
+        nn.Identity(),
+        replace(study, judged_class=1),
+        test,
+        torch.arange(4.0),
+        logits,
+        torch.zeros(4, 1, 2, 2),
+    )
     assert deleted == [[1.0, 3.0]]
 
 
@@ -158,6 +166,7 @@ def test_main_example_prints_what_both_networks_are_worth_and_draws_defects(
     monkeypatch.setattr(sys, "argv", ["solar_cells.py", "--output", str(output)])
     solar_cells.main()
     lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
     for line, name in zip(lines, ("with attention branch", "plain network"), strict=False):
         area = re.match(rf"{name} +accuracy [01]\.\d+, area .* ([01]\.\d+), 24 cells", line).group(1)
         assert float(area) > 0.95

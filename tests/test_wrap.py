@@ -342,7 +342,7 @@ def test_splits_print_as_a_table():
     table = str(find_splits("torchvision/resnet18")).splitlines()
     assert table[0].split() == ["split", "channels", "stride", "height", "×", "width"]
     assert "layer3        256      16      14 × 14  ← default" in table
-    assert table[-2] == "for images of 224 × 224; an attention map is mostly as fine as the features"
+    assert table[-2] == "for images of 224 × 224; maps are as fine, or coarser where a stage keeps its stride"
     assert table[-1] == "attention branch starts from the classifier: Linear(512, 1000)"
     assert len({line.index("×") for line in table[1:-2]}) == 1
 

@@ -71,9 +71,10 @@ def results_table(entries: Sequence[Row]) -> list[str]:
 
 
 def noise_row(task: Task) -> str:
-    """What maps of noise would score, of the size of the networks' maps."""
+    """What maps of noise would score, as fine as the images."""
     scenes = task.test_scenes()
-    noise = torch.rand(len(scenes.labels), 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    size = scenes.images.shape[-2:]
+    noise = torch.rand(len(scenes.labels), 1, *size, generator=torch.Generator().manual_seed(0))
     scores = place(scenes, noise)
     return f"| random maps | | {scores['pointing']:.3f} | {scores['energy']:.3f} | | | |"
 

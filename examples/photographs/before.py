@@ -81,26 +81,26 @@ def map_figures(
         return measures.predictions(model, images)[2]
 
     def random(images: Tensor, classes: Tensor) -> Tensor:
-        return measures.random_maps(len(images), size=14)
+        return measures.random_maps(len(images), images.shape[-1])
 
     makers: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ABN": of_abn, "random maps": random}
     makers |= {name: partial(method, plain, network.layer) for name, method in CAMS.items()}
     scoring = {name: partial(method, plain, network.layer) for name, method in SCORE_CAMS.items()}
-    figures: dict[str, Any] = {"images": len(images), "all": {}, "few": {}}
+    figures: dict[str, Any] = {"all": {}, "few": {}}
+    judged = torch.linspace(0, len(images) - 1, DELETED).long()
     for name, make in makers.items():
         maps = make(images, classes)
         figures["all"][name] = {
             **measures.place(maps, masks),
-            **measures.faithfulness(plain, images[:DELETED], maps[:DELETED]),
+            **measures.faithfulness(plain, images[judged], maps[judged]),
             "seconds": seconds_per_image(make, images[:TIMED], classes[:TIMED], rounds=5),
         }
     chosen = torch.linspace(0, len(images) - 1, SCORED).long()
     for name, make in {**makers, **scoring}.items():
         some = images[chosen], classes[chosen]
-        rounds = 1 if name in scoring else 5
         figures["few"][name] = {
             **measures.place(make(*some), masks[chosen]),
-            "seconds": seconds_per_image(make, *(values[:2] for values in some), rounds),
+            "seconds": seconds_per_image(make, *(values[:2] for values in some), rounds=1),
         }
     return figures
 
@@ -122,7 +122,7 @@ def grid_figures(
         "ABN": torch.inference_mode()(model.class_map),
         "Grad-CAM": partial(GRAD_CAM, plain, network.layer),
         "LayerCAM": partial(LAYER_CAM, plain, network.layer),
-        "random maps": lambda images, classes: measures.random_maps(len(images), size=28),
+        "random maps": lambda images, classes: measures.random_maps(len(images), images.shape[-1]),
     }
     sure = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0] >= CONFIDENT
     figures: dict[str, Any] = {"photographs": int(sure.sum())}

@@ -7,10 +7,7 @@ module cells in electroluminescence images", Solar Energy 2019; CC BY-NC-SA 4.0)
 defect is: 0, 1/3, 2/3 or 1. As in the paper a cell counts as defective from one half on.
 """
 
-import csv
-import importlib.util
-from pathlib import Path
-
+import numpy as np
 import torch
 from PIL import Image
 from sklearn.model_selection import train_test_split
@@ -24,22 +21,26 @@ TEST_SHARE = 0.25  # as in the paper, whose split is not in the package
 
 def cells(size: int) -> Task:
     """The task, with images of ``size`` × ``size`` pixels."""
-    found = importlib.util.find_spec("elpv_dataset")
-    if found is None or found.origin is None:
-        raise FileNotFoundError("there is no package with the solar cells: pip install elpv-dataset")
-    root = Path(found.origin).parent / "data"
-    with (root / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.reader((" ".join(line.split()) for line in file), delimiter=" "))
-    kinds = [f"{probability} {crystal}" for _, probability, crystal in rows]
-    train, test = train_test_split(rows, test_size=TEST_SHARE, random_state=SPLIT_SEED, stratify=kinds)
-    return Task("cells", ["sound", "defective"], read(root, train, size), read(root, test, size), (-1, -2))
+    try:
+        from elpv_dataset.utils import load_dataset
+    except ImportError as error:
+        raise FileNotFoundError(
+            "there is no package with the solar cells: pip install elpv-dataset"
+        ) from error
+    photographs, probabilities, crystals = load_dataset()
+    kinds = [f"{probability} {crystal}" for probability, crystal in zip(probabilities, crystals, strict=True)]
+    train, test = train_test_split(
+        np.arange(len(kinds)), test_size=TEST_SHARE, random_state=SPLIT_SEED, stratify=kinds
+    )
+    parts = [images_of(photographs[chosen], probabilities[chosen], size) for chosen in (train, test)]
+    return Task("cells", ["sound", "defective"], *parts, flips=(-1, -2))
 
 
-def read(root: Path, rows: list[list[str]], size: int) -> Images:
-    pixels = []
-    for name, _, _ in rows:
-        with Image.open(root / name) as file:
-            image = file.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-        pixels.append(transforms.pil_to_tensor(image))
-    labels = [int(float(probability) > 0.5) for _, probability, _ in rows]
-    return Images(torch.stack(pixels), torch.tensor(labels))
+def images_of(photographs: np.ndarray, probabilities: np.ndarray, size: int) -> Images:
+    """Photographs (N, H, W), uint8, with the probability of a defect (N,)."""
+    resized = [
+        Image.fromarray(each).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+        for each in photographs
+    ]
+    pixels = torch.stack([transforms.pil_to_tensor(each) for each in resized])
+    return Images(pixels, torch.from_numpy(probabilities > 0.5).long())

@@ -5,6 +5,7 @@ images. They are composites, not natural photographs.
 """
 
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ KINDS = {
 }
 """Folders of each kind, with those within; drawings and toys are left out."""
 NOT_PHOTOGRAPHS = {"cartoon", "toys", "plastic"}
-TEST_SHARE = 0.3  # of the objects of each kind
+TEST_SHARE = 0.3  # of the names of each kind's objects
 TEST_BACKGROUNDS = ("Dune", "Storm")
 PLACES = 8  # at which each object is pasted
 
@@ -43,11 +44,9 @@ def cutouts(size: int) -> Task:
     train, test = [], []
     for label, folders in enumerate(KINDS.values()):
         files = sorted(file for folder in folders for file in (STAMPS / folder).rglob("*.png"))
-        files = [file for file in files if not NOT_PHOTOGRAPHS.intersection(file.parts)]
-        draw.shuffle(files)
-        held_out = round(TEST_SHARE * len(files))
-        test += [(file, label) for file in files[:held_out]]
-        train += [(file, label) for file in files[held_out:]]
+        for_training, for_test = split([file for file in files if is_photograph(file)], draw)
+        train += [(file, label) for file in for_training]
+        test += [(file, label) for file in for_test]
     others = [name for name in PLAIN if name not in TEST_BACKGROUNDS]
     return Task(
         "cutouts",
@@ -56,6 +55,21 @@ def cutouts(size: int) -> Task:
         composites_of(test, TEST_BACKGROUNDS, size, draw),
         (-1,),
     )
+
+
+def is_photograph(file: Path) -> bool:
+    """Whether it is one, and not the mirror image of another."""
+    return not NOT_PHOTOGRAPHS.intersection(file.parts) and not file.stem.endswith("_mirror")
+
+
+def split(files: Sequence[Path], draw: random.Random) -> tuple[list[Path], list[Path]]:
+    """Files to train on, and to test with. Names that begin alike (gnu-baby, gnu-sitting) stay together."""
+    names = sorted({re.split("[-_]", file.stem)[0] for file in files})
+    held_out = set(draw.sample(names, round(TEST_SHARE * len(names))))
+    parts: tuple[list[Path], list[Path]] = ([], [])
+    for file in files:
+        parts[re.split("[-_]", file.stem)[0] in held_out].append(file)
+    return parts
 
 
 def composites_of(
@@ -69,9 +83,8 @@ def composites_of(
             cutout = opened.convert("RGBA")
         for _ in range(PLACES):
             scene = pasted(cutout, draw.choice(photographs), [label], draw)
-            pixels.append(
-                transforms.pil_to_tensor(scene.image.resize((size, size), Image.Resampling.LANCZOS))
-            )
+            image = scene.image.resize((size, size), Image.Resampling.LANCZOS)
+            pixels.append(transforms.pil_to_tensor(image))
             mask = Image.fromarray(scene.mask.numpy()).resize((size, size), Image.Resampling.NEAREST)
             masks.append(transforms.pil_to_tensor(mask)[0] > 0)
             labels.append(label)

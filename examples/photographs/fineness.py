@@ -3,18 +3,18 @@
 import statistics
 from typing import Any
 
+import torch
 from torch import nn
 
 from abn import find_splits, wrap_backbone
 from photographs import measures
-from photographs.data import SMALL, composites
+from photographs.data import SMALL, Photograph, composites
 from photographs.methods import GRAD_CAM
 from photographs.networks import Network
 
 SIZES = 128, 224, 320
 STRIDES = 16, 8
-PASTED_TIMES = 1
-TIMED = 8  # images in a batch
+TIMED, ROUNDS = 8, 9  # images in a batch, and rounds of both networks in turn
 
 
 def measure(network: Network) -> list[dict[str, Any]]:
@@ -24,19 +24,24 @@ def measure(network: Network) -> list[dict[str, Any]]:
     return [row for size in SIZES for row in of_size(network, plain, scenes, size)]
 
 
-def of_size(network: Network, plain: nn.Module, scenes: list, size: int) -> list[dict[str, Any]]:
+def of_size(network: Network, plain: nn.Module, scenes: list[Photograph], size: int) -> list[dict[str, Any]]:
     seen = measures.Scenes(scenes, network.preprocessing.at((size, size)))
     logits = measures.logits_of(plain, seen.images)
     right = seen.right(logits)
     maps = GRAD_CAM(plain, network.layer, seen.images[right], logits.argmax(dim=1)[right])
     figures = {"accuracy": right.float().mean().item(), **measures.place(maps, seen.masks[right])}
-    rows = [{"size": size, "split": "", "map": list(maps.shape[-2:]), "ratio": 1.0, **figures}]
+    some, classes = seen.images[:TIMED], logits[:TIMED].argmax(dim=1)
+    runs = {
+        "plain": torch.inference_mode()(plain.forward),
+        "map": lambda images: GRAD_CAM(plain, network.layer, images, classes),
+    }
+    seconds = measures.seconds_of(runs, some, ROUNDS)
+    rows = [{"size": size, "split": "", "map": list(maps.shape[-2:]), "ratio": ratio(seconds), **figures}]
     for stride in STRIDES:
         (*_, split) = [s for s in find_splits(plain, input_size=size) if s.stride == stride]
         model = wrap_backbone(plain, split=split.name, input_size=size).eval()
         _, perception, maps = measures.predictions(model, seen.images)
-        seconds = measures.times({"plain": plain, "abn": model}, seen.images[:TIMED], rounds=9)
-        ratios = [one / other for one, other in zip(seconds["abn"], seconds["plain"], strict=True)]
+        seconds = measures.times({"plain": plain, "map": model}, some, ROUNDS)
         figures = {
             "accuracy": seen.right(perception).float().mean().item(),
             **measures.place(maps[right], seen.masks[right]),
@@ -46,8 +51,13 @@ def of_size(network: Network, plain: nn.Module, scenes: list, size: int) -> list
                 "size": size,
                 "split": split.name,
                 "map": list(maps.shape[-2:]),
-                "ratio": statistics.median(ratios),
+                "ratio": ratio(seconds),
                 **figures,
             }
         )
     return rows
+
+
+def ratio(seconds: dict[str, list[float]]) -> float:
+    """Time with a map over that of the plain network without gradients, median of the rounds."""
+    return statistics.median(one / other for one, other in zip(seconds["map"], seconds["plain"], strict=True))

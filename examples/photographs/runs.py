@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from abn import ABN, ABNLoss, metrics, wrap_backbone
 from abn.models import abn_cifar_resnet, cifar_resnet
@@ -42,6 +41,10 @@ class Study:
     abn: Callable[..., ABN]
     """Number of classes and arguments of :func:`abn.wrap_backbone` to one with."""
     layer: str
+    judged_class: int | None = None
+    """Deletion and insertion are measured on images of this class alone."""
+    grids: bool = False
+    """Whether the grid pointing game is played with its test images."""
 
 
 def plain_lite0(classes: int) -> nn.Module:
@@ -55,7 +58,14 @@ def abn_lite0(classes: int, **arguments: Any) -> ABN:
 
 
 STUDIES = {
-    "cells": Study(lambda: cells(IMAGE_SIZE), Recipe(epochs=4), plain_lite0, abn_lite0, "bn2"),
+    "cells": Study(
+        lambda: cells(IMAGE_SIZE),
+        Recipe(epochs=4),
+        plain_lite0,
+        abn_lite0,
+        "bn2",
+        judged_class=1,  # defective: to delete pixels of a sound cell is to damage it
+    ),
     "cutouts": Study(lambda: cutouts(IMAGE_SIZE), Recipe(epochs=4), plain_lite0, abn_lite0, "bn2"),
     "fashion": Study(
         fashion,
@@ -63,6 +73,7 @@ STUDIES = {
         lambda classes: cifar_resnet(20, num_classes=classes, in_channels=1),
         lambda classes, **arguments: abn_cifar_resnet(20, num_classes=classes, in_channels=1, **arguments),
         "layer3",
+        grids=True,
     ),
 }
 
@@ -123,14 +134,12 @@ def run(study: str, variant: Variant, seed: int, directory: Path) -> None:
     if variant.learning_rate is not None:
         recipe = replace(recipe, learning_rate=variant.learning_rate)
     torch.manual_seed(seed)
-    start = time.monotonic()
     if variant.arguments is None:
-        model = what.plain(len(task.classes))
-        train(model, lambda images, labels: F.cross_entropy(model(images), labels), task, seed, recipe)
+        model, criterion = what.plain(len(task.classes)), nn.CrossEntropyLoss()
     else:
-        model = what.abn(len(task.classes), **variant.arguments)
-        criterion = ABNLoss()
-        train(model, lambda images, labels: criterion(model(images), labels), task, seed, recipe)
+        model, criterion = what.abn(len(task.classes), **variant.arguments), ABNLoss()
+    start = time.monotonic()
+    train(model, lambda images, labels: criterion(model(images), labels), task, seed, recipe)
     seconds = time.monotonic() - start
     model.eval()
     of_kind = measured_abn if isinstance(model, ABN) else measured_plain
@@ -157,12 +166,11 @@ def measured_abn(model: ABN, study: Study, task: Task) -> Measured:
         replacement: effect(model, images[shuffled], test.labels[shuffled], replacement)
         for replacement in ("ones", "mean", "another")
     }
-    noise = measures.random_maps(len(maps), size=maps.shape[-1])
     figures["maps"] = {
-        "ABN": map_figures(model, test, images, perception, maps),
-        "random maps": map_figures(model, test, images, perception, noise),
+        "ABN": map_figures(model, study, test, images, perception, maps),
+        "random maps": noise_figures(model, study, test, images, perception, size=maps.shape[-1]),
     }
-    if task.name == "fashion":
+    if study.grids:
         figures["maps"]["ABN"]["grid"] = grid_share(model.class_map, task, images, perception)
     return figures, {"scores": perception, "ABN": maps}
 
@@ -175,16 +183,16 @@ def measured_plain(model: nn.Module, study: Study, task: Task) -> Measured:
     figures["maps"] = {}
     for name, method in (("Grad-CAM", GRAD_CAM), ("LayerCAM", LAYER_CAM)):
         outputs[name] = method(model, study.layer, images, logits.argmax(dim=1))
-        figures["maps"][name] = map_figures(model, test, images, logits, outputs[name])
-        if task.name == "fashion":
+        figures["maps"][name] = map_figures(model, study, test, images, logits, outputs[name])
+        if study.grids:
             figures["maps"][name]["grid"] = grid_share(
                 lambda some, classes, method=method: method(model, study.layer, some, classes),
                 task,
                 images,
                 logits,
             )
-    noise = measures.random_maps(len(test), size=outputs["Grad-CAM"].shape[-1])
-    figures["maps"]["random maps"] = map_figures(model, test, images, logits, noise)
+    size = outputs["Grad-CAM"].shape[-1]
+    figures["maps"]["random maps"] = noise_figures(model, study, test, images, logits, size)
     return figures, outputs
 
 
@@ -201,20 +209,36 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
 
 
 def map_figures(
-    model: nn.Module, test: Images, images: Tensor, logits: Tensor, maps: Tensor
+    model: nn.Module, study: Study, test: Images, images: Tensor, logits: Tensor, maps: Tensor
 ) -> dict[str, float]:
-    """Where the maps point, if that is known, and what the network makes of it.
-
-    Deletion and insertion take images that the network gets right; of cells defective ones, since to delete
-    pixels of a sound cell is to damage it.
-    """
+    """Where the maps point, if that is known, and what the network makes of it."""
     place = {} if test.masks is None else measures.place(maps, test.masks)
+    return place | judged(model, study, test, images, logits, maps)
+
+
+def noise_figures(
+    model: nn.Module, study: Study, test: Images, images: Tensor, logits: Tensor, size: int
+) -> dict[str, float]:
+    """Likewise of maps of noise, as coarse as others (h, w = size) where the network judges them.
+
+    Their place is that of noise in the images' own resolution: the highest point of a coarse map that is
+    enlarged lies at the border more often than elsewhere.
+    """
+    fine = measures.random_maps(len(test), images.shape[-1])
+    place = {} if test.masks is None else measures.place(fine, test.masks)
+    return place | judged(model, study, test, images, logits, measures.random_maps(len(test), size))
+
+
+def judged(
+    model: nn.Module, study: Study, test: Images, images: Tensor, logits: Tensor, maps: Tensor
+) -> dict[str, float]:
+    """Deletion and insertion, on images that the network gets right."""
     right = logits.argmax(dim=1) == test.labels
-    if logits.shape[1] == 2:
-        right &= test.labels == 1
+    if study.judged_class is not None:
+        right &= test.labels == study.judged_class
     found = right.nonzero()[:, 0]
     chosen = found[torch.linspace(0, len(found) - 1, min(DELETED, len(found))).long()]
-    return place | measures.faithfulness(model, images[chosen], maps[chosen])
+    return measures.faithfulness(model, images[chosen], maps[chosen])
 
 
 def effect(model: ABN, images: Tensor, labels: Tensor, replacement: metrics.Replacement) -> dict[str, float]:

@@ -75,6 +75,11 @@ def comparable(options: Namespace, data: Data) -> dict[str, Any]:
     return kept | {"classes": data.classes, "training images": len(data.train)}
 
 
+def complete(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run, with those that were not there yet when it began."""
+    return {"uncropped": False, "class_weights": None} | options
+
+
 def check_same(before: dict[str, Any], now: dict[str, Any], source: Path) -> None:
     """Compares the options of a run with those of today.
 
@@ -84,7 +89,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any], source: Path) -> Non
     differences = [
         f"{name} {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
-        if (before.get(name) or None) != (now.get(name) or None)  # runs of old know fewer options
+        if before.get(name) != now.get(name)
     ]
     if differences:
         raise ValueError(

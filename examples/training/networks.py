@@ -18,7 +18,7 @@ from abn import ABN, ABNOutput, AttentionBranch, MultiTaskPerceptionBranch, Perc
 from abn.preprocessing import Preprocessing
 from abn.saving import WEIGHTS, replacing
 from training.checkpoints import read_checkpoint
-from training.checks import check_same
+from training.checks import check_same, complete
 from training.data import Data
 
 
@@ -138,8 +138,9 @@ def load_weights(model: nn.Module, options: Namespace, now: dict[str, Any]) -> N
     try:
         if source.suffix == ".pt":
             state = read_checkpoint(source)
-            names = ("model", "model_arguments", "weights", "plain", "image_size", "classes")
-            check_same(*({name: each[name] for name in names} for each in (state["options"], now)), source)
+            names = ("model", "model_arguments", "weights", "plain", "image_size", "uncropped", "classes")
+            before = complete(state["options"])
+            check_same(*({name: each[name] for name in names} for each in (before, now)), source)
             model.load_state_dict(state["ema"] or state["model"])
         else:
             load_model(model, source / WEIGHTS if source.is_dir() else source)

@@ -33,7 +33,7 @@ class Split:
 class Splits(tuple[Split, ...]):
     """The places where a backbone can be cut, from the images to the logits. Prints as a table."""
 
-    images: tuple[int, int]
+    image_size: tuple[int, int]
     """Height and width of the images for which these are the sizes."""
     classifier: str
     """What the backbone's classifier is made of, if an attention branch can start from it; else empty."""
@@ -46,8 +46,9 @@ class Splits(tuple[Split, ...]):
             line += f"  {split.height:>6} × {split.width}"
             lines.append(line + "  ← default" if split.default else line)
         start = f"the classifier: {self.classifier}" if self.classifier else "new heads, which need training"
-        height, width = self.images
-        lines.append(f"for images of {height} × {width}; an attention map is mostly as fine as the features")
+        height, width = self.image_size
+        where = f"for images of {height} × {width}"
+        lines.append(f"{where}; maps are as fine, or coarser where a stage keeps its stride")
         return "\n".join([*lines, f"attention branch starts from {start}"])
 
     __repr__ = __str__
@@ -90,7 +91,7 @@ def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
         for i, split in enumerate(chain.maps)
         if i > 0
     )
-    splits.images = shape[1], shape[2]
+    splits.image_size = shape[1], shape[2]
     classifier = read_classifier(_head(backbone, chain), chain.maps[chain.end].shape)
     splits.classifier = "" if classifier is None else classifier.summary()
     return splits

@@ -62,11 +62,11 @@ class PooledClassifier(nn.Module):
 
     @torch.no_grad()
     def centre(self) -> None:
-        """Takes out of the weights of the classes what all of them share, which changes no probability.
+        """Takes the mean over the classes out of the last layer's weights, which changes no softmax.
 
-        For new classes: by chance their random weights share something, and of few classes that would drown
-        in the evidence what they differ in. Training hardly brings it back: cross-entropy pulls the weights
-        of all classes together by 0.
+        For new classes: by chance their random weights have something in common. Of few classes that would
+        outweigh in the evidence what they differ in. Nothing is changed where there is one output, or where
+        the last layer is none of weights.
         """
         last = self.layers[-1]
         if isinstance(last, nn.Linear) and last.out_features > 1:

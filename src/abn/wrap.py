@@ -219,8 +219,9 @@ def find_splits(
 
     Returns:
         One entry per place, from the images to the logits. Prints as a table. Height and width are those of
-        the features, and of the attention map, for images of ``input_size``: an earlier split makes a finer
-        map, which docs/photos.md weighs against its cost.
+        the features for images of ``input_size``. The attention map is as fine, or coarser where the stage
+        cannot be run at every pixel and keeps its stride. An earlier split makes a finer map, which
+        docs/photos.md weighs against its cost.
 
     Raises:
         CutError: If the backbone cannot be traced or run, or has no feature map to attend to.
@@ -236,7 +237,7 @@ def find_splits(
         layer2        128       8      28 × 28
         layer3        256      16      14 × 14  ← default
         layer4        512      32       7 × 7
-        for images of 224 × 224; an attention map is mostly as fine as the features
+        for images of 224 × 224; maps are as fine, or coarser where a stage keeps its stride
         attention branch starts from the classifier: Linear(512, 1000)
     """
     check_input_size(input_size)

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from abn.maps import with_channel
+from abn.metrics.inputs import checked
 from abn.network import ABN
 
 Replacement = Literal["ones", "mean", "another"]
@@ -27,9 +27,7 @@ class MapEffect(NamedTuple):
 def map_effect(
     model: ABN, images: Tensor, labels: Tensor, replacement: Replacement | Tensor = "another"
 ) -> MapEffect:
-    """What becomes of the prediction when the attention map is replaced.
-
-    A map that explains the decision takes part in it: then the map of another image does harm.
+    """What becomes of the prediction when the attention map is replaced: the map's part in the decision.
 
     Args:
         model: In evaluation mode.
@@ -37,13 +35,16 @@ def map_effect(
         labels: The true classes, (B,).
         replacement: ``"another"``: each image gets the map of the next one in the batch, so these should be
             in random order. ``"mean"``: the map's own mean everywhere, which takes the places out, but not
-            the amount. ``"ones"``: 1 everywhere. Or maps of your own, (B, 1, h, w) or (B, h, w).
+            the amount. ``"ones"``: 1 everywhere, which leaves the features as they were under the mechanisms
+            ``"dimming"`` and ``"multiplicative"``, and doubles them under ``"residual"``. Or maps of your
+            own, (B, 1, h, w) or (B, h, w).
 
     Raises:
         ValueError: If there is no such replacement, a single image for ``"another"``, the shapes do not
-            belong together, the model has several tasks, or is in training mode.
+            belong together, maps hold NaN, the model has several tasks or a single output, or is in training
+            mode.
     """
-    if isinstance(replacement, str) and replacement not in get_args(Replacement):
+    if not isinstance(replacement, Tensor) and replacement not in get_args(Replacement):
         known = ", ".join(map(repr, get_args(Replacement)))
         raise ValueError(f"replacement is {replacement!r}, expected one of {known}, or maps")
     if model.training:
@@ -51,13 +52,13 @@ def map_effect(
     if len(images) < 2 and isinstance(replacement, str) and replacement == "another":
         raise ValueError("got a single image, expected at least two: the one gets the map of the other")
     _, own, maps = model(images)
-    if maps.shape[1] > 1 or own.ndim != 2 or labels.shape != own.shape[:1]:
+    if maps.shape[1] > 1 or own.ndim != 2 or own.shape[1] < 2 or labels.shape != own.shape[:1]:
         raise ValueError(
             f"got scores {tuple(own.shape)}, {maps.shape[1]} maps and labels {tuple(labels.shape)}, expected "
-            "(B, K) of one task and (B,)"
+            "(B, K) of several classes, of one task, and (B,)"
         )
     if isinstance(replacement, Tensor):
-        other_maps = with_channel(replacement).to(maps.dtype)
+        other_maps = checked(replacement).to(maps.dtype)
     elif replacement == "another":
         other_maps = maps.roll(-1, dims=0)
     elif replacement == "mean":

@@ -27,13 +27,15 @@ def choose_grids(
         (G, n²), int64: indices of images.
 
     Raises:
-        ValueError: If the shapes do not belong together, a number is below its least, or there are fewer
-            than n² classes of which an image can be taken.
+        ValueError: If the shapes do not belong together, a label is no class, a number is below its least, or
+            there are fewer than n² classes of which an image can be taken.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(
             f"got logits {tuple(logits.shape)} and labels {tuple(labels.shape)}, expected (N, K) and (N,)"
         )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise ValueError(f"a label is not one of the {logits.shape[1]} classes, expected numbers from 0 on")
     if side < 2 or count < 1:
         raise ValueError(f"side is {side} and count {count}, expected at least 2 and 1")
     sure = logits.float().softmax(dim=1).gather(1, labels[:, None])[:, 0] >= confidence
@@ -97,7 +99,7 @@ def grid_pointing_game(
     if (classes.sort(dim=1).values.diff(dim=1) == 0).any():
         raise ValueError("a class is twice in a grid, expected different ones: its map belongs to two images")
     height, width = images.shape[-2:]
-    masks = torch.zeros(side**2, side * height, side * width, dtype=torch.bool, device=images.device)
+    masks = torch.zeros(side**2, side * height, side * width, dtype=torch.bool)
     for cell, mask in enumerate(masks):
         top, left = cell // side * height, cell % side * width
         mask[top : top + height, left : left + width] = True
@@ -105,6 +107,6 @@ def grid_pointing_game(
     for cells, labels in zip(images, classes, strict=True):
         rows = cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4)  # (C, n, H, n, W)
         grid = rows.reshape(-1, side * height, side * width)
-        maps = explain(grid.expand(side**2, -1, -1, -1), labels)
-        shares.append(energy_pointing_game(checked(maps).clamp(min=0), masks))
+        maps = explain(grid.repeat(side**2, 1, 1, 1), labels).detach()  # or the graph of each grid is kept
+        shares.append(energy_pointing_game(checked(maps).clamp(min=0), masks.to(maps.device)))
     return torch.stack(shares)
