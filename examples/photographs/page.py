@@ -6,9 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from photographs import before_tables, trained_tables
-from photographs.before import CONFIDENT, DELETED, GRIDS, PASTED_TIMES, SCORED
-from photographs.cutouts import KINDS
+from photographs.before import CONFIDENT, DELETED, GRIDS, PASTED_TIMES, SCORED, TIMED
+from photographs.cutouts import KINDS, PLACES
 from photographs.runs import DELETED as DELETED_CELLS
 from photographs.runs import IMAGE_SIZE, STUDIES
 from photographs.tables import table
@@ -49,6 +51,10 @@ def page(
         "scored": SCORED,
         "grid_count": GRIDS,
         "times": PASTED_TIMES,
+        "timed": TIMED,
+        "threads": torch.get_num_threads(),
+        "places": PLACES,
+        "objects": counts["cutouts"][1] // PLACES,
         "size": IMAGE_SIZE,
         "deleted_cells": DELETED_CELLS,
         "kinds": len(KINDS),
