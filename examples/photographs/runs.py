@@ -94,13 +94,16 @@ PLAIN = Variant("plain", "plain network", None)
 PLAIN_SLOW = Variant("plain_slow", "plain network, half the learning rate", None, learning_rate=5e-4)
 DEFAULT = Variant("default", "ABN", {})
 LIGHT = Variant("light", 'ABN, `stage="light"`', {"stage": "light"})
+LIGHT_FINE = Variant(
+    "light_fine", 'ABN, `stage="light", split="blocks.2"`', {"stage": "light", "split": "blocks.2"}
+)
 PUBLISHED = Variant(
     "published",
     "ABN as published",
     {"stage": "copy", "start": "new", "map": "convolution", "mechanism": "residual"},
 )
 SEEDS: dict[str, dict[Variant, int]] = {
-    "cells": {PLAIN: 5, PLAIN_SLOW: 5, DEFAULT: 5, LIGHT: 3, PUBLISHED: 3},
+    "cells": {PLAIN: 5, PLAIN_SLOW: 5, DEFAULT: 5, LIGHT: 5, LIGHT_FINE: 3, PUBLISHED: 3},
     "cutouts": {PLAIN: 5, DEFAULT: 5},
     "fashion": {PLAIN: 3, DEFAULT: 3},
 }
