@@ -28,7 +28,7 @@ CLASSES_OF_STAMPS = Path(__file__).with_name("stamps.json")
 """Of each cut-out the classes of ImageNet that count as right."""
 CANVAS = 256  # side of a composite in pixels
 SCALES = 0.5, 0.8  # of the object's longer side, in canvases
-SMALL = 0.2, 0.35
+SMALL = 0.3, 0.45
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from photographs.data import SMALL, Photograph, composites
 from photographs.methods import GRAD_CAM
 from photographs.networks import Network
 
-SIZES = 128, 224, 320
+SIZES = 160, 224, 320
 STRIDES = 16, 8
-TIMED, ROUNDS = 8, 9  # images in a batch, and rounds of both networks in turn
+TIMED, ROUNDS = 8, 5  # images in a batch, and rounds of both networks in turn
 
 
 def measure(network: Network) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ import torch
 from photographs import before_tables, trained_tables
 from photographs.before import CONFIDENT, DELETED, GRIDS, PASTED_TIMES, SCORED, TIMED
 from photographs.cutouts import KINDS, PLACES
+from photographs.fineness import ROUNDS as FINE_ROUNDS
+from photographs.fineness import TIMED as FINE_TIMED
 from photographs.runs import DELETED as DELETED_CELLS
 from photographs.runs import IMAGE_SIZE, STUDIES
 from photographs.tables import table
@@ -59,6 +61,8 @@ def page(
         "deleted_cells": DELETED_CELLS,
         "kinds": len(KINDS),
         "kind_names": ", ".join(KINDS),
+        "fine_timed": FINE_TIMED,
+        "fine_rounds": FINE_ROUNDS,
         "fineness": table(before_tables.fineness_rows(fineness)),
     }
     for name, of_study in runs.items():

@@ -93,6 +93,7 @@ class Variant:
 PLAIN = Variant("plain", "plain network", None)
 PLAIN_SLOW = Variant("plain_slow", "plain network, half the learning rate", None, learning_rate=5e-4)
 DEFAULT = Variant("default", "ABN", {})
+DEFAULT_SLOW = Variant("default_slow", "ABN, half the learning rate", {}, learning_rate=5e-4)
 LIGHT = Variant("light", 'ABN, `stage="light"`', {"stage": "light"})
 LIGHT_FINE = Variant(
     "light_fine", 'ABN, `stage="light", split="blocks.2"`', {"stage": "light", "split": "blocks.2"}
@@ -104,7 +105,7 @@ PUBLISHED = Variant(
 )
 SEEDS: dict[str, dict[Variant, int]] = {
     "cells": {PLAIN: 5, PLAIN_SLOW: 5, DEFAULT: 5, LIGHT: 5, LIGHT_FINE: 3, PUBLISHED: 3},
-    "cutouts": {PLAIN: 5, DEFAULT: 5},
+    "cutouts": {PLAIN: 3, DEFAULT: 3, PLAIN_SLOW: 5, DEFAULT_SLOW: 5},
     "fashion": {PLAIN: 3, DEFAULT: 3},
 }
 """The networks of each study, and how often each is trained."""
