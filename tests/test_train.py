@@ -259,6 +259,11 @@ def test_uncropped_images_are_seen_whole(tmp_path, trained):
     assert preprocessing.view(image) == image
 
 
+def test_checkpoint_of_whole_images_is_not_evaluated_on_cropped_ones(tmp_path, trained, refused):
+    trained("--uncropped", "--epochs", 1, "--output", tmp_path / "run")
+    refused("uncropped True, now False", "--evaluate", tmp_path / "run" / "last.pt")
+
+
 def test_uncropped_training_images_are_whole_or_mirrored():
     preprocessing = abn.Preprocessing((16, 16), (16, 16))
     image = Image.linear_gradient("L").rotate(90)
