@@ -22,15 +22,21 @@ from photographs.trained_tables import Runs
 from abn.saving import replacing
 
 NETWORKS = (LITE0, MOBILENET, LITE1)
+EXPLAINED = (LITE0, MOBILENET)
+"""Of which maps are compared with other methods'."""
 
 
 def main() -> None:
     arguments = options(__doc__.splitlines()[0], Path("runs/photos"), budget=False)
     directory = arguments.directory
-    networks = {  # nothing runs beside them: their time is measured
+    # Nothing runs beside these: their time is measured.
+    networks = {
         network.title: logged(directory / f"{network.title}.json", partial(before.measure, network))
         for network in NETWORKS
     }
+    for network in EXPLAINED:
+        explain = partial(before.explain, network, score_cam=network == LITE0)
+        networks[network.title] |= logged(directory / f"{network.title}_maps.json", explain)
     fine = logged(directory / "fineness.json", partial(fineness.measure, LITE0))
     directories = {
         (name, variant, seed): directory_of(directory, name, variant, seed)

@@ -131,6 +131,7 @@ def test_all_figures_before_training_are_measured(network, monkeypatch):
     figures = before.measure(network)
     assert figures["plain"] == {"photographs": 1.0, "composites": 1.0}
     assert set(figures["variants"]) == set(before.VARIANTS)
+    figures = before.explain(network, score_cam=True)
     assert set(figures["maps"]["all"]) == {"ABN", "random maps", *CAMS}
     assert set(figures["maps"]["few"]) == {"ABN", "random maps", *CAMS, *SCORE_CAMS}
     for values in figures["maps"]["all"].values():

@@ -1,12 +1,13 @@
 """What a pretrained network and its maps are worth before any training."""
 
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from abn import ABN, metrics, wrap_backbone
 from photographs import measures
@@ -25,57 +26,71 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Arguments of :func:`abn.wrap_backbone`, one change at a time."""
 DEFAULT = list(VARIANTS)[-1]
+Maker = Callable[[Tensor, Tensor], Tensor]
+"""Images (B, 3, H, W) and classes (B,) to maps (B, 1, h, w)."""
 PASTED_TIMES = 3  # each cut-out
-DELETED = 64  # composites for deletion and insertion, which take dozens of passes
-SCORED = 10  # composites for Score-CAM, which takes a pass for each channel
+DELETED = 24  # composites for deletion and insertion, which take dozens of passes
+SCORED = 3  # composites for Score-CAM, which takes a pass for each channel
 TIMED = 8  # photographs in a batch
 CONFIDENT = 0.5  # probability from which on a photograph is put into a grid
-GRIDS = 60
+GRIDS = {2: 20, 3: 4}  # of each side
+
+
+class Seen:
+    """What a plain network makes of the images."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.plain = network, network.load()
+        self.photographs = measures.Scenes(photographs(), network.preprocessing)
+        pasted = [each for seed in range(PASTED_TIMES) for each in composites(seed)]
+        self.composites = measures.Scenes(pasted, network.preprocessing)
+        self.logits = measures.logits_of(self.plain, self.photographs.images)
+        self.composite_logits = measures.logits_of(self.plain, self.composites.images)
+        self.right = self.composites.right(self.composite_logits)
 
 
 def measure(network: Network) -> dict[str, Any]:
-    """All figures of one network."""
-    plain = network.load()
-    seen = measures.Scenes(photographs(), network.preprocessing)
-    pasted = measures.Scenes(
-        [each for seed in range(PASTED_TIMES) for each in composites(seed)], network.preprocessing
-    )
-    logits = {id(scenes): measures.logits_of(plain, scenes.images) for scenes in (seen, pasted)}
-    right = pasted.right(logits[id(pasted)])
-    images, masks, predicted = pasted.images[right], pasted.masks[right], logits[id(pasted)].argmax(1)[right]
+    """Predictions of one network with each change, and what they cost."""
+    seen = Seen(network)
+    images, masks = seen.composites.images[seen.right], seen.composites.masks[seen.right]
     figures: dict[str, Any] = {
         "plain": {
-            "photographs": seen.right(logits[id(seen)]).float().mean().item(),
-            "composites": right.float().mean().item(),
+            "photographs": seen.photographs.right(seen.logits).float().mean().item(),
+            "composites": seen.right.float().mean().item(),
         },
-        "parameters": sum(parameter.numel() for parameter in plain.parameters()),
+        "parameters": sum(parameter.numel() for parameter in seen.plain.parameters()),
         "variants": {},
     }
     for name, variant in VARIANTS.items():
         torch.manual_seed(0)
-        model = wrap_backbone(plain, **variant).eval()
+        model = wrap_backbone(seen.plain, **variant).eval()
         figures["variants"][name] = {
-            "photographs": measures.scores(model, seen, logits[id(seen)]),
-            "composites": measures.scores(model, pasted, logits[id(pasted)]),
+            "photographs": measures.scores(model, seen.photographs, seen.logits),
+            "composites": measures.scores(model, seen.composites, seen.composite_logits),
             "place": measures.place(measures.predictions(model, images)[2], masks),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
-    model = wrap_backbone(plain).eval()
-    figures["maps"] = map_figures(network, plain, model, images, masks, predicted)
-    figures["grids"] = grid_figures(network, plain, model, seen, logits[id(seen)])
     runs = {
-        "plain": plain,
-        "default": model,
-        "version 0.1": wrap_backbone(plain, **VARIANTS["version 0.1"]).eval(),
+        "plain": seen.plain,
+        "default": wrap_backbone(seen.plain).eval(),
+        "version 0.1": wrap_backbone(seen.plain, **VARIANTS["version 0.1"]).eval(),
     }
-    figures["seconds"] = measures.times(runs, seen.images[:TIMED])
+    figures["seconds"] = measures.times(runs, seen.photographs.images[:TIMED])
     return figures
 
 
-def map_figures(
-    network: Network, plain: nn.Module, model: ABN, images: Tensor, masks: Tensor, classes: Tensor
-) -> dict[str, Any]:
+def explain(network: Network, score_cam: bool) -> dict[str, Any]:
+    """What the maps of one network are worth, beside those of other methods."""
+    seen = Seen(network)
+    model = wrap_backbone(seen.plain).eval()
+    return {"maps": map_figures(seen, model, score_cam), "grids": grid_figures(seen, model)}
+
+
+def map_figures(seen: Seen, model: ABN, score_cam: bool) -> dict[str, Any]:
     """Of each method's maps: where they point, what the plain network makes of them, and their time."""
+    layer = seen.network.layer
+    images, masks = seen.composites.images[seen.right], seen.composites.masks[seen.right]
+    classes = seen.composite_logits.argmax(dim=1)[seen.right]
 
     def of_abn(images: Tensor, classes: Tensor) -> Tensor:
         return measures.predictions(model, images)[2]
@@ -83,53 +98,50 @@ def map_figures(
     def random(images: Tensor, classes: Tensor) -> Tensor:
         return measures.random_maps(len(images), images.shape[-1])
 
-    makers: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ABN": of_abn, "random maps": random}
-    makers |= {name: partial(method, plain, network.layer) for name, method in CAMS.items()}
-    scoring = {name: partial(method, plain, network.layer) for name, method in SCORE_CAMS.items()}
-    figures: dict[str, Any] = {"all": {}, "few": {}}
+    makers: dict[str, Maker] = {"ABN": of_abn, "random maps": random}
+    makers |= {name: partial(method, seen.plain, layer) for name, method in CAMS.items()}
     judged = torch.linspace(0, len(images) - 1, DELETED).long()
+    few = torch.linspace(0, len(images) - 1, SCORED).long()
+    figures: dict[str, Any] = {"all": {}, "few": {}}
     for name, make in makers.items():
         maps = make(images, classes)
         figures["all"][name] = {
             **measures.place(maps, masks),
-            **measures.faithfulness(plain, images[judged], maps[judged]),
+            **measures.faithfulness(seen.plain, images[judged], maps[judged]),
             "seconds": seconds_per_image(make, images[:TIMED], classes[:TIMED], rounds=5),
         }
-    chosen = torch.linspace(0, len(images) - 1, SCORED).long()
-    for name, make in {**makers, **scoring}.items():
-        some = images[chosen], classes[chosen]
-        figures["few"][name] = {
-            **measures.place(make(*some), masks[chosen]),
-            "seconds": seconds_per_image(make, *(values[:2] for values in some), rounds=1),
-        }
+    if score_cam:
+        makers |= {name: partial(method, seen.plain, layer) for name, method in SCORE_CAMS.items()}
+        for name, make in makers.items():
+            start = time.perf_counter()
+            maps = make(images[few], classes[few])
+            seconds = (time.perf_counter() - start) / len(few)
+            figures["few"][name] = {**measures.place(maps, masks[few]), "seconds": seconds}
     return figures
 
 
-def seconds_per_image(
-    make: Callable[[Tensor, Tensor], Tensor], images: Tensor, classes: Tensor, rounds: int
-) -> float:
+def seconds_per_image(make: Maker, images: Tensor, classes: Tensor, rounds: int) -> float:
     """Of a method with its pass through the network, the median of some rounds."""
     seconds = measures.seconds_of({"": lambda images: make(images, classes)}, images, rounds)
     return statistics.median(seconds[""]) / len(images)
 
 
-def grid_figures(
-    network: Network, plain: nn.Module, model: ABN, seen: measures.Scenes, logits: Tensor
-) -> dict[str, Any]:
+def grid_figures(seen: Seen, model: ABN) -> dict[str, Any]:
     """The grid pointing game, on photographs that the plain network is sure of."""
-    labels = torch.tensor([known[0] for known in seen.classes])
-    makers: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    images, layer = seen.photographs.images, seen.network.layer
+    labels = torch.tensor([known[0] for known in seen.photographs.classes])
+    makers: dict[str, Maker] = {
         "ABN": torch.inference_mode()(model.class_map),
-        "Grad-CAM": partial(GRAD_CAM, plain, network.layer),
-        "LayerCAM": partial(LAYER_CAM, plain, network.layer),
+        "Grad-CAM": partial(GRAD_CAM, seen.plain, layer),
+        "LayerCAM": partial(LAYER_CAM, seen.plain, layer),
         "random maps": lambda images, classes: measures.random_maps(len(images), images.shape[-1]),
     }
-    sure = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0] >= CONFIDENT
+    sure = seen.logits.softmax(dim=1).gather(1, labels[:, None])[:, 0] >= CONFIDENT
     figures: dict[str, Any] = {"photographs": int(sure.sum())}
-    for side in (2, 3):
-        chosen = metrics.choose_grids(logits, labels, side=side, count=GRIDS, confidence=CONFIDENT)
+    for side, count in GRIDS.items():
+        chosen = metrics.choose_grids(seen.logits, labels, side=side, count=count, confidence=CONFIDENT)
         shares = {
-            name: metrics.grid_pointing_game(make, seen.images[chosen], labels[chosen]).flatten()
+            name: metrics.grid_pointing_game(make, images[chosen], labels[chosen]).flatten()
             for name, make in makers.items()
         }
         figures[str(side)] = {

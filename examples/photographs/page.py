@@ -44,14 +44,16 @@ def page(
         "few": table(before_tables.few_rows(networks)),
         "grids": table(before_tables.grid_rows(networks)),
         "grid_facts": "; ".join(
-            f"{name}: {figures['grids']['photographs']} photographs" for name, figures in networks.items()
+            f"{name}: {figures['grids']['photographs']} photographs"
+            for name, figures in networks.items()
+            if "grids" in figures
         ),
         "changes": table(before_tables.change_rows(networks)),
         "cost": table(before_tables.cost_rows(networks)),
         "confident": CONFIDENT,
         "deleted": DELETED,
         "scored": SCORED,
-        "grid_count": GRIDS,
+        "grid_counts": " and ".join(str(count) for count in GRIDS.values()),
         "times": PASTED_TIMES,
         "timed": TIMED,
         "threads": torch.get_num_threads(),
