@@ -6,7 +6,7 @@
 EfficientNet-Lite0 with its ImageNet weights learns to tell defective cells from sound ones
 (photographs/cells.py), with an attention branch and, to compare, without. Prints how good both are on cells
 that they have not seen. Draws six defective cells, at even steps from the half of which the first network is
-surer, with its attention maps, and below them Grad-CAM's of the other. Five minutes on two CPU cores.
+surer, with its attention maps, and below them Grad-CAM's of the other. Two minutes on two CPU cores.
 
 The photographs are CC BY-NC-SA 4.0 (Deitsch et al., Solar Energy 2019), and so is a picture of them.
 """
