@@ -2,7 +2,7 @@
 
     python examples/quickstart.py
 
-Takes about a minute on two CPU cores, downloads nothing, and writes attention.png.
+Takes about half a minute on two CPU cores, downloads nothing, and writes attention.png.
 """
 
 import argparse
