@@ -29,6 +29,10 @@ EXPLAINED = (LITE0, MOBILENET)
 def main() -> None:
     arguments = options(__doc__.splitlines()[0], Path("runs/photos"), budget=False)
     directory = arguments.directory
+    for network in NETWORKS:  # a package that is missing is told before anything is measured
+        network.file()
+    counts = {name: (len(task_of(name).train), len(task_of(name).test)) for name in SEEDS}
+
     # Nothing runs beside these: their time is measured.
     networks = {
         network.title: logged(directory / f"{network.title}.json", partial(before.measure, network))
@@ -49,7 +53,6 @@ def main() -> None:
     runs: dict[str, Runs] = {name: {variant: [] for variant in variants} for name, variants in SEEDS.items()}
     for (name, variant, _), where in directories.items():
         runs[name][variant].append(stored(where))
-    counts = {name: (len(task_of(name).train), len(task_of(name).test)) for name in SEEDS}
     with replacing(arguments.output / "photos.md") as file:
         file.write_text(page(networks, runs, counts, fine), encoding="utf-8")
     for name in ("cells", "cutouts"):

