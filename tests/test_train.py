@@ -616,10 +616,10 @@ def test_run_is_neither_overwritten_nor_resumed_as_another(tmp_path, own_photos,
 # Documentation
 
 
-def test_script_of_the_documentation_runs(own_photos, tmp_path, monkeypatch):
+def test_scripts_of_the_documentation_run(own_photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (EXAMPLES.parent / "docs" / "training.md").read_text(encoding="utf-8")
-    script = page.split("```python\n")[1].split("```")[0]
+    picture, script = (part.split("```")[0] for part in page.split("```python\n")[1:])
     for shown, short in (
         ("resnet50", "test_resnet"),
         ("=True, num", "=False, num"),
@@ -629,6 +629,8 @@ def test_script_of_the_documentation_runs(own_photos, tmp_path, monkeypatch):
         script = script.replace(shown, short)
     exec(script, {})
     assert abn.hub.load(tmp_path / "photos-model").classes == ("ant", "bee", "cat")
+    picture = picture.replace("runs/photos/best", "photos-model").replace("cell.png", "photos/val/ant/0.png")
+    exec(picture, {})
 
 
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
