@@ -166,7 +166,7 @@ def test_head_that_ends_with_the_mean_counts_its_channels():
 
 @pytest.mark.parametrize("layers", LAYERS, ids=lambda layers: " ".join(type(x).__name__ for x in layers))
 def test_centred_classes_share_nothing_and_their_probabilities_are_as_before(layers):
-    classifier = copy.deepcopy(PooledClassifier(layers))
+    classifier = copy.deepcopy(PooledClassifier(layers)).float()
     pooled = torch.randn(4, 8)
     before = classifier(pooled).softmax(dim=1)
     classifier.centre()
