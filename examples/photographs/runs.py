@@ -106,7 +106,7 @@ PUBLISHED = Variant(
 )
 SEEDS: dict[str, dict[Variant, int]] = {
     "cells": {PLAIN: 5, PLAIN_SLOW: 5, DEFAULT: 5, LIGHT: 5, LIGHT_FINE: 1, PUBLISHED: 3},
-    "cutouts": {PLAIN: 5, DEFAULT: 5},
+    "cutouts": {PLAIN: 5, DEFAULT: 5, LIGHT: 4},
     "fashion": {PLAIN: 3, DEFAULT: 3},
 }
 """The networks of each study, and how often each is trained."""
