@@ -20,8 +20,8 @@ from photographs.measures import logits_of, predictions
 from photographs.methods import GRAD_CAM
 from photographs.networks import LITE0
 from photographs.pictures import comparison
+from photographs.runs import scores
 from photographs.training import Recipe, train
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,9 +68,8 @@ def main() -> None:
 
 
 def report(name: str, logits: Tensor, labels: Tensor) -> str:
-    accuracy = (logits.argmax(dim=1) == labels).float().mean().item()
-    auc = roc_auc_score(labels, logits.softmax(dim=1)[:, DEFECTIVE])
-    return f"{name:22} accuracy {accuracy:.3f}, area under the ROC curve {auc:.3f}, {len(labels)} cells"
+    accuracy, area = scores(logits, labels).values()
+    return f"{name:22} accuracy {accuracy:.3f}, area under the ROC curve {area:.3f}, {len(labels)} cells"
 
 
 if __name__ == "__main__":

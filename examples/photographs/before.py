@@ -108,7 +108,7 @@ def map_figures(seen: Seen, model: ABN, score_cam: bool) -> dict[str, Any]:
         figures["all"][name] = {
             **measures.place(maps, masks),
             **measures.faithfulness(seen.plain, images[judged], maps[judged]),
-            "seconds": seconds_per_image(make, images[:TIMED], classes[:TIMED], rounds=5),
+            "seconds": seconds_per_image(make, images[:TIMED], classes[:TIMED]),
         }
     if score_cam:
         makers |= {name: partial(method, seen.plain, layer) for name, method in SCORE_CAMS.items()}
@@ -120,9 +120,9 @@ def map_figures(seen: Seen, model: ABN, score_cam: bool) -> dict[str, Any]:
     return figures
 
 
-def seconds_per_image(make: Maker, images: Tensor, classes: Tensor, rounds: int) -> float:
+def seconds_per_image(make: Maker, images: Tensor, classes: Tensor) -> float:
     """Of a method with its pass through the network, the median of some rounds."""
-    seconds = measures.seconds_of({"": lambda images: make(images, classes)}, images, rounds)
+    seconds = measures.seconds_of({"": lambda images: make(images, classes)}, images, rounds=5)
     return statistics.median(seconds[""]) / len(images)
 
 

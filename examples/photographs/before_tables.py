@@ -24,7 +24,7 @@ def prediction_rows(results: Results) -> list[list[str]]:
 def map_rows(results: Results) -> list[list[str]]:
     rows = [["network", "map", "peak", "energy", "deletion", "insertion", "ms per image"]]
     for name, figures in results.items():
-        for title, values in figures.get("maps", {}).get("all", {}).items():
+        for title, values in figures["maps"]["all"].items():
             measured = [values[key] for key in ("pointing", "energy", "deletion", "insertion")]
             rows.append([name, title, *numbers(measured), milliseconds(title, values["seconds"])])
     return rows
@@ -33,7 +33,7 @@ def map_rows(results: Results) -> list[list[str]]:
 def few_rows(results: Results) -> list[list[str]]:
     rows = [["network", "map", "peak", "energy", "ms per image"]]
     for name, figures in results.items():
-        for title, values in figures.get("maps", {}).get("few", {}).items():
+        for title, values in figures["maps"]["few"].items():
             measured = numbers([values["pointing"], values["energy"]])
             rows.append([name, title, *measured, milliseconds(title, values["seconds"])])
     return rows
@@ -46,7 +46,7 @@ def milliseconds(title: str, seconds: float) -> str:
 def grid_rows(results: Results) -> list[list[str]]:
     rows = [["network", "map of the cell's class", "2 × 2: mean", "median", "3 × 3: mean", "median"]]
     for name, figures in results.items():
-        grids = figures.get("grids", {"2": {}})
+        grids = figures["grids"]
         for title in grids["2"]:
             shares = [grids[side][title][key] for side in ("2", "3") for key in ("mean", "median")]
             rows.append([name, title, *numbers(shares)])

@@ -90,11 +90,10 @@ def seconds_of(
 ) -> dict[str, list[float]]:
     """Seconds of each, in rounds of all in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    warm_up = 2 if rounds > 1 else 0
-    for number in range(rounds + warm_up):
+    for number in range(rounds + 2):  # the first two warm up
         for name, run in runs.items():
             start = time.perf_counter()
             run(images)
-            if number >= warm_up:
+            if number > 1:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

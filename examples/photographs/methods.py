@@ -12,7 +12,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torchcam.methods import GradCAM, LayerCAM, ScoreCAM
 
-BATCH = 32
+from photographs.measures import BATCH
 
 Method = Callable[[nn.Module, str, Tensor, Tensor], Tensor]
 """A network, its layer, images (B, C, H, W) and classes (B,) to maps (B, 1, h, w)."""

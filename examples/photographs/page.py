@@ -37,16 +37,15 @@ def page(
     """
     packages = ("torch", "torchvision", "timm", "torchcam", "grad-cam")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    explained = {name: figures for name, figures in networks.items() if "maps" in figures}
     fields: dict[str, Any] = {
         "versions": f"{versions}, Python {platform.python_version()}, {platform.machine()}",
         "predictions": table(before_tables.prediction_rows(networks)),
-        "maps": table(before_tables.map_rows(networks)),
-        "few": table(before_tables.few_rows(networks)),
-        "grids": table(before_tables.grid_rows(networks)),
+        "maps": table(before_tables.map_rows(explained)),
+        "few": table(before_tables.few_rows(explained)),
+        "grids": table(before_tables.grid_rows(explained)),
         "grid_facts": "; ".join(
-            f"{name}: {figures['grids']['photographs']} photographs"
-            for name, figures in networks.items()
-            if "grids" in figures
+            f"{name}: {figures['grids']['photographs']} photographs" for name, figures in explained.items()
         ),
         "changes": table(before_tables.change_rows(networks)),
         "cost": table(before_tables.cost_rows(networks)),

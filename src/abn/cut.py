@@ -34,7 +34,7 @@ class Splits(tuple[Split, ...]):
     """The places where a backbone can be cut, from the images to the logits. Prints as a table."""
 
     image_size: tuple[int, int]
-    """Height and width of the images for which these are the sizes."""
+    """Height and width of the images for which the sizes of the features are given."""
     classifier: str
     """What the backbone's classifier is made of, if an attention branch can start from it; else empty."""
 

@@ -66,7 +66,7 @@ class PooledClassifier(nn.Module):
 
         For new classes: by chance their random weights have something in common. Of few classes that would
         outweigh in the evidence what they differ in. Nothing is changed where there is one output, or where
-        the last layer is none of weights.
+        the last layer is not linear.
         """
         last = self.layers[-1]
         if isinstance(last, nn.Linear) and last.out_features > 1:
