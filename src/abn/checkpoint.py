@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from abn.convert import unwrapped
+from abn.lock import PROCESS_LOCK
 
 
 class CheckpointError(ValueError):
@@ -79,7 +80,7 @@ def _read_pickle(path: Path, size: int) -> Any:
                 unpacked = sum(entry.file_size for entry in archive.infolist())
             if unpacked > size:  # torch.save does not compress
                 raise CheckpointError(f"{path} has {size} bytes, but claims to unpack to {unpacked}")
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with PROCESS_LOCK, torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from abn.lock import PROCESS_LOCK
 from abn.saving import replacing
 
 _WEIGHTS = (".pth.tar", ".pth", ".pt", ".safetensors")
@@ -80,7 +81,7 @@ def _fetch_whole(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         _fetch(page, temporary / path.name, progress)
-        with warnings.catch_warnings():
+        with PROCESS_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they come when it is loaded, with the path that it has then
             check(temporary / path.name)
         digest = _digest(temporary / path.name)

@@ -71,12 +71,14 @@ def graph_operations(backbone: nn.Module, graph: fx.Graph, other: Shape) -> list
     """What a graph of the backbone does with the images that :attr:`Forward.operations` are for."""
 
     def run(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
-        return _logged(copy, images, fx.GraphModule(copy, graph))
+        return _logged(copy, images, fx.Interpreter(copy, graph=graph).run)
 
     return _leading_to_logits(backbone, *rehearse(backbone, other, run, OTHER_BATCH))
 
 
-def _logged(backbone: nn.Module, images: Tensor, forward: nn.Module) -> tuple[OperationLog, Any]:
+def _logged(
+    backbone: nn.Module, images: Tensor, forward: Callable[[Tensor], Any]
+) -> tuple[OperationLog, Any]:
     log = OperationLog(backbone, images)
     with log:
         return log, forward(images)

@@ -16,6 +16,7 @@ from torchvision.models import ResNet50_Weights
 from abn.backbone import WEIGHT_SOURCE_ARGUMENTS
 from abn.checkpoint import CheckpointError, misfits, read_checkpoint
 from abn.convert import architecture, from_reference, to_reference
+from abn.lock import PROCESS_LOCK
 from abn.map_kinds import MAPS
 from abn.network import ABN
 from abn.preprocessing import CELEBA, CIFAR, Preprocessing
@@ -63,7 +64,7 @@ def contents(
             )
         config["map"] = map
     if "model" in config:
-        with torch.device("meta"):
+        with PROCESS_LOCK, torch.device("meta"):
             check_fit(weights, built(config, path), path)
     return config, weights
 

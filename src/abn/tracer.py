@@ -1,12 +1,17 @@
 """A shallow tracer: each submodule is one node of the graph, and keeps running its own Python."""
 
 import inspect
+import math
 import operator
+import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import fx, nn
+from torch.fx import _symbolic_trace
 
 from abn.dry_run import Shape, rehearse, training_mode
 
@@ -100,7 +105,7 @@ def _length(backbone: nn.Module, graph: fx.Graph, node: fx.Node, shape: Shape) -
     """How many values the node stands for, if for more than one."""
     so_far = subgraph(graph, next(iter(graph.nodes)), node)
     try:
-        value = rehearse(backbone, shape, lambda copy, images: fx.GraphModule(copy, so_far)(images))
+        value = rehearse(backbone, shape, lambda copy, images: fx.Interpreter(copy, graph=so_far).run(images))
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise cannot_run(backbone, shape, error) from error
     return len(value) if isinstance(value, (tuple, list)) else None
@@ -137,8 +142,64 @@ class _ShallowTracer(fx.Tracer):
             raise RuntimeError("a graph does not record torch.no_grad(), torch.autocast() or their kind")
         return super().create_node(*args, **kwargs)
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.opened
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """The graph of the root's forward, given images.
+
+        As :meth:`torch.fx.Tracer.trace`, which however patches ``nn.Module`` meanwhile, and so every network
+        that another thread runs.
+        """
+        self.root = root
+        self.graph = fx.Graph(tracer_cls=type(self))
+        self.submodule_paths = {module: name for name, module in root.named_modules()}
+        self.tensor_attrs = {  # tensors that are neither weights nor buffers
+            value: f"{path}.{name}".lstrip(".")
+            for module, path in self.submodule_paths.items()
+            for name, value in vars(module).items()
+            if isinstance(value, (torch.Tensor, torch.ScriptObject))
+        }
+        # Only the images are symbolic; every other argument takes its default. With symbols for all of
+        # them, `if mask is not None` would take the wrong path without a word.
+        images = self.create_proxy("placeholder", "images", (), {})
+        with _functions_recorded(), self._modules_recorded():
+            output = type(root).forward(root, images)
+            self.create_node("output", "output", (self.create_arg(output),), {})
+        return self.graph
+
+    @contextmanager
+    def _modules_recorded(self) -> Iterator[None]:
+        """While active, calls of the root's submodules are recorded, and the reading of weights is.
+
+        Each module has a class of its own meanwhile, as parametrized ones have in PyTorch.
+        """
+        classes = {module: type(module) for module in self.root.modules()}
+        proxies: dict[str, fx.Proxy] = {}
+
+        def recorded(plain: type[nn.Module]) -> type[nn.Module]:
+            def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+                return self.call_module(module, partial(plain.__call__, module), args, kwargs)
+
+            def read(module: nn.Module, name: str) -> Any:
+                return self.getattr(name, plain.__getattr__(module, name), proxies)
+
+            methods = {"__call__": call, "__getattr__": read, "__module__": plain.__module__}
+            return types.new_class(plain.__name__, (plain,), exec_body=lambda body: body.update(methods))
+
+        twins = {plain: recorded(plain) for plain in set(classes.values())}
+        try:
+            for module, plain in classes.items():
+                module.__class__ = twins[plain]
+            yield
+        finally:
+            for module, plain in classes.items():
+                module.__class__ = plain
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        name = self.path_of_module(m)
+        if name in self.opened:
+            return forward(*args, **kwargs)
+        return self.create_proxy("call_module", name, args, kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _SizedProxy(node, self)
@@ -147,12 +208,18 @@ class _ShallowTracer(fx.Tracer):
         parts = (self.create_proxy("call_function", operator.getitem, (obj, i), {}) for i in range(len(obj)))
         return iter(list(parts))
 
-    def create_args_for_root(
-        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
-    ) -> tuple[Callable[..., Any], list[Any]]:
-        # Only the images are symbolic; every other argument takes its default. With symbols for all of
-        # them, `if mask is not None` would take the wrong path without a word.
-        return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
+
+@contextmanager
+def _functions_recorded() -> Iterator[None]:
+    """While active, functions that ``torch.fx.wrap`` has marked, and those of ``math``, are recorded.
+
+    They are replaced in their modules, by functions that do the same wherever no symbol is given to them.
+    """
+    with _symbolic_trace._Patcher() as patcher:
+        _symbolic_trace._patch_wrapped_functions(patcher)
+        of_math = {id(value) for value in vars(math).values() if callable(value)}
+        _symbolic_trace._autowrap_check(patcher, vars(math), of_math)
+        yield
 
 
 def _context() -> tuple[bool, ...]:

@@ -18,6 +18,7 @@ from abn.backbone_weights import check_backbone_weights, known_data, load_backbo
 from abn.branches import classifier_for, new_branch
 from abn.cut import Splits, cut, splits_of
 from abn.dry_run import device_of
+from abn.lock import one_at_a_time
 from abn.map_kinds import MAPS, check_map
 from abn.mechanisms import check_mechanism
 from abn.multitask import MultiTaskPerceptionBranch, check_task_map
@@ -26,6 +27,7 @@ from abn.perception import PerceptionBranch
 from abn.stages import check_stage, make_stage
 
 
+@one_at_a_time
 def wrap_backbone(
     backbone: nn.Module | str,
     *,
@@ -207,6 +209,7 @@ def wrap_backbone(
     return model
 
 
+@one_at_a_time
 def find_splits(
     backbone: nn.Module | str,
     *,
@@ -249,5 +252,5 @@ def _warn_of_new_heads(reason: str) -> None:
     warnings.warn(
         "the attention branch starts from random weights, so that its map means nothing before training: "
         f"{reason}. Give start='new' if that is meant",
-        stacklevel=3,
+        stacklevel=4,  # the caller, beyond the lock
     )
