@@ -165,6 +165,27 @@ def test_head_that_ends_with_the_mean_counts_its_channels():
 
 
 @pytest.mark.parametrize("layers", LAYERS, ids=lambda layers: " ".join(type(x).__name__ for x in layers))
+def test_evidence_by_calls_of_the_layers_is_the_one_by_their_weights(layers):
+    """Where a layer has a hook, its weight may be elsewhere until the hook has run."""
+    classifier = PooledClassifier(copy.deepcopy(layers)).double()
+    for parameter in classifier.parameters():
+        nn.init.normal_(parameter)
+    features, shares = torch.randn(2, 8, 6, 6).double(), torch.rand(2, 5).double()
+    pooled = features.mean(dim=(2, 3))
+    expected = (classifier.weights(pooled, shares)[:, :, None, None] * features).sum(dim=1)
+    evidence = (shares[:, :, None, None] * classifier.evidence(pooled, features)).sum(dim=1)
+    torch.testing.assert_close(evidence, expected)
+
+    branch = PretrainedAttentionBranch(classifier)
+    _, by_weights = branch(features)
+    for layer in classifier.layers:
+        layer.register_forward_pre_hook(lambda layer, inputs: None)
+    assert not classifier.is_plain()
+    _, by_calls = branch(features)
+    torch.testing.assert_close(by_calls.float(), by_weights.float())  # in which maps are made
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids=lambda layers: " ".join(type(x).__name__ for x in layers))
 def test_centred_classes_share_nothing_and_their_probabilities_are_as_before(layers):
     classifier = copy.deepcopy(PooledClassifier(layers)).float()
     pooled = torch.randn(4, 8)

@@ -9,9 +9,11 @@ import torch
 from architectures import FAMILIES, build
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch._inductor.utils import run_and_get_code
 from torch.export import Dim
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel, scatter_gather
 from torch.utils.checkpoint import checkpoint
 
@@ -218,6 +220,30 @@ def test_two_processes_get_the_gradients_of_one_with_the_joined_batch(tmp_path):
         for (key, parameter), theirs in zip(model.named_parameters(), gradients, strict=True):
             where = f"{name}, {key}"
             torch.testing.assert_close(theirs, parameter.grad, msg=lambda m, where=where: f"{where}: {m}")
+
+
+def _sharded_layers_agree(rank: int, directory: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{directory}/store", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    for name in ("timm/test_resnet", "timm/test_convnext", "abn_resnet18"):
+        model = network(name).eval()
+        sharded = copy.deepcopy(model)
+        for layer in list(sharded.modules()):
+            if isinstance(layer, nn.Conv2d | nn.Linear | nn.LayerNorm):
+                fully_shard(layer)
+        images, labels = images_for(name), torch.tensor([0, 1])
+        output, expected = fully_shard(sharded)(images), model(images)
+        assert_close(output, expected)
+        loss_of(output, labels).backward()
+        loss_of(expected, labels).backward()
+        for ours, theirs in zip(sharded.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad.full_tensor(), theirs.grad, rtol=1e-3, atol=1e-5)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_weights_of_each_layer_get_the_same(tmp_path):
+    torch.multiprocessing.spawn(_sharded_layers_agree, (str(tmp_path),), nprocs=2)
 
 
 def test_data_parallel_gathers_the_named_tuple(monkeypatch):

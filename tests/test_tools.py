@@ -1,5 +1,6 @@
 """Tools that expect one tensor of logits, on `LogitsOnly`: ABN's own map beside those that they compute."""
 
+import copy
 import math
 import warnings
 
@@ -9,7 +10,7 @@ import torch
 from architectures import FAMILIES, build
 from torch import nn
 
-from abn import LogitsOnly, metrics, wrap_backbone
+from abn import ABN, LogitsOnly, metrics, wrap_backbone
 from abn.maps import resized
 
 
@@ -69,6 +70,48 @@ def test_torch_cam_explains_the_view(view, images, target):
     with methods.GradCAM(view, target_layer=layer) as extractor:
         (theirs,) = extractor([target] * len(images), view(images), normalized=False)
     torch.testing.assert_close(theirs, grad_cam_by_hand(view, layer, images, target))
+
+
+NETWORKS = {
+    "from a linear classifier": {"start": "pretrained"},
+    "from a norm and a linear classifier": {"name": "timm/test_convnext", "start": "pretrained"},
+    "new": {},
+    "of several tasks": {"tasks": 3},
+    "of several tasks with classes": {"tasks": 3, "num_classes": 4},
+    "with the official map": {"map": "convolution"},
+    "of several tasks with the official map": {"tasks": 3, "map": "scaled_response"},
+}
+
+
+def network(name: str = "timm/test_resnet", **arguments: object) -> ABN:
+    return wrap_backbone(name, **arguments).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arguments", NETWORKS.values(), ids=NETWORKS)
+def test_accelerate_keeps_the_weights_elsewhere_until_a_layer_is_called(arguments, images, tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    model = network(**arguments)
+    expected = model(images)
+    torch.testing.assert_close(accelerate.cpu_offload(copy.deepcopy(model), "cpu")(images), expected)
+    torch.testing.assert_close(accelerate.disk_offload(model, str(tmp_path), "cpu")(images), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["from a linear classifier", "new", "of several tasks"])
+def test_low_rank_adapters_of_the_classifier_take_part_in_the_map(kind, images):
+    peft = pytest.importorskip("peft")
+    model = network(**NETWORKS[kind])
+    before = model(images)
+    target = "attention_branch.classifier" + ".layers.0" * ("linear" in kind)
+    config = peft.LoraConfig(target_modules=[target], init_lora_weights=False)
+    peft.inject_adapter_in_model(config, model)
+    adapted = model(images)
+    assert not torch.equal(adapted.attention_map, before.attention_map)
+    model.get_submodule(target).merge()
+    torch.testing.assert_close(adapted, model(images))
+    if "tasks" not in kind:
+        assert model.class_map(images, 1).shape == before.attention_map.shape
 
 
 @pytest.fixture

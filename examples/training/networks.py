@@ -35,7 +35,7 @@ def create_network(options: Namespace, data: Data) -> ABN:
     size = None if preprocessing is None else preprocessing.size
     if options.evaluate is not None and not holds_weights_alone(options):
         model = _of_one_task(abn.hub.load(options.evaluate), options.evaluate)
-        if (count := model.attention_branch.classifier.out_channels) != len(classes):
+        if (count := model.attention_branch.num_classes) != len(classes):
             raise ValueError(f"{options.evaluate} knows {count} classes, {options.data} has {len(classes)}")
         known = tuple(model.classes or ())
         if known != classes and set(known) & set(classes):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from abn.linear import is_plain, without_bias
 from abn.map_kinds import MAPS, check_map
 from abn.pooled_classifier import PooledClassifier
 
@@ -90,6 +91,7 @@ class AttentionBranch(nn.Module):
                 # the mean response, which is never negative, would set each score off by chance.
                 nn.init.normal_(self.classifier.weight, std=10 * max(response_channels - 1, 1) ** -0.5)
                 self.classifier.weight -= self.classifier.weight.mean(dim=1, keepdim=True)
+        self.num_classes: int | None = num_classes
         self.response_channels = None if response_channels == num_classes else response_channels
         self.map = map
         if (add_layers := MAPS[map].add_layers) is not None:
@@ -130,8 +132,10 @@ class AttentionBranch(nn.Module):
         Returns:
             (B, 1, h, w), from 0 to its maximum of 1; 0 everywhere if no pixel speaks for these classes.
         """
-        weights = shares @ self.classifier.weight.flatten(1)  # (B, R)
-        return _evidence_map(self.map, weights, responses)
+        if is_plain(self.classifier):  # K times less work than a call for each pixel
+            weights = shares @ self.classifier.weight.flatten(1)  # (B, R)
+            return _map_of(self.map, weights, responses)
+        return _map_of(self.map, shares, without_bias(self.classifier, responses))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the class scores and the attention map.
@@ -196,6 +200,7 @@ class PretrainedAttentionBranch(nn.Module):
             )
         self.stage = nn.Identity() if stage is None else stage
         self.classifier = classifier
+        self.num_classes = classifier.out_channels
         self.map = map
 
     def extra_repr(self) -> str:
@@ -219,8 +224,10 @@ class PretrainedAttentionBranch(nn.Module):
 
     def class_activation(self, responses: Tensor, shares: Tensor) -> Tensor:
         """Where the evidence is for some classes. As :meth:`AttentionBranch.class_activation`."""
-        weights = self.classifier.weights(responses.mean(dim=(2, 3)), shares)  # (B, C')
-        return _evidence_map(self.map, weights, responses)
+        pooled = responses.mean(dim=(2, 3))
+        if self.classifier.is_plain():
+            return _map_of(self.map, self.classifier.weights(pooled, shares), responses)
+        return _map_of(self.map, shares, self.classifier.evidence(pooled, responses))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the class scores and the attention map.
@@ -242,12 +249,12 @@ class PretrainedAttentionBranch(nn.Module):
         return attention_logits, self.class_activation(responses, shares)
 
 
-def _evidence_map(kind: str, weights: Tensor, responses: Tensor) -> Tensor:
-    """The map (B, 1, h, w) of responses (B, R, h, w), each with its weight (B, R)."""
+def _map_of(kind: str, weights: Tensor, channels: Tensor) -> Tensor:
+    """The map (B, 1, h, w) of the sum of channels (B, R, h, w), each with its weight (B, R)."""
     of_evidence = MAPS[kind].of_evidence
     assert of_evidence is not None
-    evidence = (weights[:, :, None, None] * responses).sum(dim=1, keepdim=True, dtype=torch.float32)
-    return of_evidence(evidence).to(responses.dtype)
+    evidence = (weights[:, :, None, None] * channels).sum(dim=1, keepdim=True, dtype=torch.float32)
+    return of_evidence(evidence).to(channels.dtype)
 
 
 def default_response_channels(num_classes: int) -> int:

@@ -11,9 +11,9 @@ T = TypeVar("T")
 PROCESS_LOCK = threading.RLock()
 """Held while a network is wrapped, and while a file is unpacked: one thread at a time.
 
-PyTorch keeps the default device, the dispatch modes, the types allowed in a checkpoint and the filters of
-warnings for the whole process. Two threads that each set and restore one of them can leave it changed. A network
-that only runs needs no lock.
+PyTorch keeps the default device, the dispatch modes and the types allowed in a checkpoint for the whole
+process, as Python keeps the filters of warnings. Two threads that each set and restore one of them can leave
+it changed. A network that only runs needs no lock.
 """
 
 

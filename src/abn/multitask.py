@@ -7,9 +7,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from abn.attention import AttentionBranch, check_counts, check_features
+from abn.linear import is_plain, without_bias
 from abn.map_kinds import MAPS, check_map
 from abn.maps import fitted
 from abn.mechanisms import attend, check_mechanism
@@ -83,14 +83,19 @@ class MultiTaskAttentionBranch(AttentionBranch):
         responses = self.responses(features)  # (B, R, h, w)
         logits = self.classifier(responses.mean(dim=(2, 3), keepdim=True)).flatten(1)  # (B, T) or (B, K·T)
         if self.num_classes is None:
-            evidence = F.conv2d(responses, self.classifier.weight)  # (B, T, h, w)
+            evidence = without_bias(self.classifier, responses)  # (B, T, h, w)
         else:
             logits = logits.view(-1, self.num_classes, self.tasks)  # (B, K, T)
             # Which classes are shown is not to be learned from how the map serves the other branch.
             shares = logits.detach().softmax(dim=1).to(responses.dtype)
-            weight = self.classifier.weight.view(self.num_classes, self.tasks, -1)  # (K, T, R)
-            weight = torch.einsum("bkt,ktr->btr", shares, weight)
-            evidence = torch.einsum("btr,brhw->bthw", weight, responses)
+            if is_plain(self.classifier):  # K times less work than a call for each pixel
+                weight = self.classifier.weight.view(self.num_classes, self.tasks, -1)  # (K, T, R)
+                weight = torch.einsum("bkt,ktr->btr", shares, weight)
+                evidence = torch.einsum("btr,brhw->bthw", weight, responses)
+            else:
+                of_classes = without_bias(self.classifier, responses)
+                of_classes = of_classes.reshape(*shares.shape, *responses.shape[2:])  # (B, K, T, h, w)
+                evidence = torch.einsum("bkt,bkthw->bthw", shares, of_classes)
         of_evidence = MAPS[self.map].of_evidence
         assert of_evidence is not None
         return logits, of_evidence(evidence).to(responses.dtype)

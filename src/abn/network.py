@@ -132,7 +132,7 @@ class ABN(nn.Module):
             )
         if not torch.compiler.is_compiling():
             _check(images)
-        count = branch.classifier.out_channels
+        count = branch.num_classes
         chosen = torch.as_tensor(classes, device=images.device)
         fits = chosen.ndim == 0 or chosen.shape == images.shape[:1]
         if not fits or chosen.is_floating_point() or not bool(((chosen >= 0) & (chosen < count)).all()):

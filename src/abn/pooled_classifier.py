@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from abn.linear import is_plain, without_bias
 
 
 class PooledClassifier(nn.Module):
@@ -20,7 +23,7 @@ class PooledClassifier(nn.Module):
         layers: Linear layers, layer norms, and activations that act on each value by itself, not in place.
 
     Raises:
-        ValueError: If an activation works in place.
+        ValueError: If an activation works in place, or no layer is linear.
 
     Example:
         >>> classifier = PooledClassifier([nn.Linear(8, 16), nn.Hardswish(), nn.Linear(16, 10)])
@@ -36,6 +39,15 @@ class PooledClassifier(nn.Module):
         if in_place:
             raise ValueError(f"{', '.join(in_place)} works in place, expected layers that leave their input")
         self.layers = nn.ModuleList(layers)
+        sizes = [
+            layer.out_features if isinstance(layer, nn.Linear) else layer.normalized_shape[0]
+            for layer in layers
+            if isinstance(layer, (nn.Linear, nn.LayerNorm))
+        ]
+        if not sizes:
+            raise ValueError("the layers are without a linear layer, expected one that makes the scores")
+        self.out_channels: int = sizes[-1]
+        """Number of classes K, as the convolution of a new branch calls it."""
 
     def summary(self) -> str:
         """Its layers in a line, such as ``LayerNorm(768), Linear(768, 1000)``."""
@@ -49,16 +61,6 @@ class PooledClassifier(nn.Module):
             return f"{type(layer).__name__}({', '.join(map(str, sizes))})"
 
         return ", ".join(map(of_layer, self.layers))
-
-    @property
-    def out_channels(self) -> int:
-        """Number of classes K, as the convolution of a new branch calls it."""
-        sizes = [
-            layer.out_features if isinstance(layer, nn.Linear) else layer.normalized_shape[0]
-            for layer in self.layers
-            if isinstance(layer, (nn.Linear, nn.LayerNorm))
-        ]
-        return sizes[-1]
 
     @torch.no_grad()
     def centre(self) -> None:
@@ -97,6 +99,45 @@ class PooledClassifier(nn.Module):
             weights = _backwards(layer, values, weights)
         return weights
 
+    def is_plain(self) -> bool:
+        """Whether :meth:`weights` can read the weights of the layers, see :func:`abn.linear.is_plain`."""
+        return all(map(is_plain, self.layers))
+
+    def evidence(self, pooled: Tensor, features: Tensor) -> Tensor:
+        """The evidence for each class at each pixel, less a constant, by calls of the layers alone.
+
+        It takes as much work for each pixel as :meth:`weights` takes for an image.
+
+        Args:
+            pooled: (B, C).
+            features: (B, C, h, w).
+
+        Returns:
+            (B, K, h, w). With each class's share as its weight, the sum is that of the features with
+            :meth:`weights`.
+        """
+        pixels = features.flatten(2).transpose(1, 2)  # (B, h·w, C)
+        for layer in self.layers:
+            pixels = _of_pixels(layer, pooled, pixels)
+            pooled = layer(pooled)
+        return pixels.transpose(1, 2).reshape(*pixels.shape[::2], *features.shape[2:])
+
+
+def _of_pixels(layer: nn.Module, received: Tensor, pixels: Tensor) -> Tensor:
+    """What a layer makes of pixels (B, N, C), with the factors that it has for the pooled (B, C)."""
+    if isinstance(layer, nn.LayerNorm):
+        scale = torch.rsqrt(received.var(dim=1, correction=0) + layer.eps)[:, None, None]
+        # Its weight shows in what it makes of a vector and of the vector's negative.
+        probe = torch.ones_like(received[0])
+        probe[::2] = -1
+        normalised = F.layer_norm(probe, layer.normalized_shape, eps=layer.eps)
+        weight = (layer(probe) - layer(-probe)) / (2 * normalised)
+        normed: Tensor = (pixels - pixels.mean(dim=2, keepdim=True)) * scale * weight
+        return normed
+    if list(layer.parameters()):
+        return without_bias(layer, pixels)
+    return pixels * _factor(layer, received)[:, None]
+
 
 def _backwards(layer: nn.Module, received: Tensor, weights: Tensor) -> Tensor:
     """Weights of a layer's outputs to those of its inputs."""
@@ -106,7 +147,11 @@ def _backwards(layer: nn.Module, received: Tensor, weights: Tensor) -> Tensor:
         scale = torch.rsqrt(received.var(dim=1, correction=0, keepdim=True) + layer.eps)
         weights = weights * scale if layer.weight is None else weights * scale * layer.weight
         return weights - weights.mean(dim=1, keepdim=True)
-    # An activation multiplies its input by a factor, which at 0 is that of a number close by.
+    return weights * _factor(layer, received)
+
+
+def _factor(activation: nn.Module, received: Tensor) -> Tensor:
+    """What an activation multiplies its input by; at 0 that of a number close by."""
     received = torch.where(received.abs() < 1e-4, 1e-4, received)
-    activated: Tensor = layer(received)
-    return weights * activated / received
+    activated: Tensor = activation(received)
+    return activated / received
