@@ -12,8 +12,8 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch._inductor.utils import run_and_get_code
-from torch.export import Dim
 from torch.distributed.fsdp import fully_shard
+from torch.export import Dim
 from torch.nn.parallel import DistributedDataParallel, scatter_gather
 from torch.utils.checkpoint import checkpoint
 
