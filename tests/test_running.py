@@ -8,7 +8,7 @@ import pytest
 import torch
 from architectures import FAMILIES, build
 from timm.optim import create_optimizer_v2
-from timm.utils import ModelEmaV3
+from timm.utils import ModelEmaV3, reparameterize_model
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch._inductor.utils import run_and_get_code
@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel, scatter_gather
 from torch.utils.checkpoint import checkpoint
 
 from abn import ABN, ABNLoss, ABNOutput, create_model, wrap_backbone
+from abn.backbone import create_backbone
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of compilers and exporters, about themselves
 OUTPUTS = list(ABNOutput._fields)
@@ -207,6 +208,32 @@ def _gradients_of_two_processes(rank: int, directory: str) -> None:
 def _joined_batch(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     return images_for(name, batch=4).double(), torch.tensor([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("stage", ["dense", "copy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fastvit_t8",  # blocks that remember the stride of their layers
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("lcnetv2_small", "mobileone_s1", "repvgg_a0", "repvit_m1", "tiny_vit_5m_224")
+        ),
+    ],
+)
+@torch.no_grad()
+def test_blocks_that_become_one_layer_give_the_same(name, stage):
+    backbone = create_backbone(f"timm/{name}", num_classes=4)
+    for norm in (module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+    model = wrap_backbone(backbone, start="new", stage=stage).eval()
+    (size, _) = model.preprocessing.size
+    images = torch.randn(2, 3, size, size)
+    expected = model(images)
+    fused = reparameterize_model(model)
+    assert len(list(fused.modules())) < len(list(model.modules()))
+    assert_close(fused(images), expected, tolerance=1e-4)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from abn.dry_run import BATCH, Shape, call_shapes, dry_run
+from abn.stride import can_fuse
 
 Pair = tuple[int, int]
 
@@ -134,11 +135,19 @@ def _shift_inputs(stage: fx.GraphModule, features: Shape) -> tuple[list[Pair], i
         Their strides, and how many pixels of the features they leave out at the border, without padding.
     """
     layers = {name: layer for name, layer in stage.named_modules() if _has_stride(layer)}
+    blocks = [name for name, block in stage.named_modules() if can_fuse(block)]
+    shapes = call_shapes(stage, dict.fromkeys([*layers, *blocks]), features)
     strided = [
         (name, received, returned)
-        for name, (received, returned) in call_shapes(stage, layers, features).items()
-        if received[-2:] != returned[-2:]
+        for name, (received, returned) in shapes.items()
+        if name in layers and received[-2:] != returned[-2:]
     ]
+
+    def outermost(name: str) -> str:
+        """The layer, or the block around it that lowers the resolution as much and may become one layer."""
+        parents = [parent for parent in blocks if name.startswith(f"{parent}.") and parent in shapes]
+        same = [parent for parent in parents if _resolutions(shapes[parent]) == _resolutions(shapes[name])]
+        return next(iter(same), name)
 
     def resolution(call: tuple[str, Shape, Shape]) -> Pair:
         return call[1][-2:]
@@ -151,8 +160,8 @@ def _shift_inputs(stage: fx.GraphModule, features: Shape) -> tuple[list[Pair], i
         offsets = [_offset(layers[name], received, returned) for name, received, returned in group]
         rows, columns = (max(offset[i] for offset in offsets) for i in (0, 1))
         centre = min(rows, stride[0] - 1), min(columns, stride[1] - 1)
-        for name, *_ in group:
-            layer = layers[name]
+        for name in dict.fromkeys(outermost(name) for name, *_ in group):
+            layer = stage.get_submodule(name)
             stage.set_submodule(name, ShiftedCopies(layer, stride, centre).train(layer.training))
         left_out = max(
             received[i + 1] - stride[i] * returned[i + 1] for _, received, returned in group for i in (0, 1)
@@ -160,6 +169,10 @@ def _shift_inputs(stage: fx.GraphModule, features: Shape) -> tuple[list[Pair], i
         margin += math.prod(map(max, strides)) * max(left_out, 0)
         strides.append(stride)
     return strides, margin
+
+
+def _resolutions(call: tuple[Any, Any]) -> list[Any]:
+    return [shape and shape[-2:] for shape in call]
 
 
 def _has_stride(layer: nn.Module) -> bool:

@@ -8,6 +8,9 @@ from torch import nn
 
 from abn.dry_run import Shape, dry_run, input_shapes
 
+FUSING = ("fuse", "reparameterize", "switch_to_deploy")
+"""Methods with which blocks turn into fewer layers, as ``timm.utils.reparameterize_model`` calls them."""
+
 
 def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
     """A copy of the stage, weights included, that keeps the resolution of its input.
@@ -33,6 +36,10 @@ def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
                 _keep_size(layer, received)
             elif not list(layer.parameters()):
                 stage.set_submodule(name, _stride_one_pool(layer, received).train(layer.training))
+        for block in stage.modules():
+            if can_fuse(block) and hasattr(block, "stride"):
+                # Remembered for the layer that it will make of those in it.
+                setattr(block, "stride", 1)  # noqa: B010 - unknown to the type of a module
         with warnings.catch_warnings():
             # PyTorch says, once per process, that 'same' padding of an even kernel copies its input.
             warnings.simplefilter("ignore")
@@ -40,6 +47,11 @@ def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
     except Exception:  # the stage's own code may rely on its stride in any way
         return None
     return stage if output.shape[-2:] == features[-2:] else None
+
+
+def can_fuse(block: nn.Module) -> bool:
+    """Whether the block can turn into fewer layers."""
+    return any(callable(getattr(block, method, None)) for method in FUSING)
 
 
 def _is_strided(layer: nn.Module) -> bool:
