@@ -1,18 +1,15 @@
-"""Builds backbones by name, infers their input shape, replaces their classifier."""
+"""Builds backbones by name, and infers their input shape."""
 
 import copy
 import difflib
 from collections.abc import Mapping
-from itertools import chain
-from typing import Any, cast
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from abn.dry_run import Shape, dry_run, input_shapes
-from abn.tracer import cannot_run, not_logits
+from abn.dry_run import Shape, dry_run
 
 WEIGHT_SOURCE_ARGUMENTS = frozenset(
     {
@@ -130,61 +127,3 @@ def _runs(backbone: nn.Module, shape: Shape) -> bool:
     except Exception:  # the forward is the user's own code, and may fail in any way
         return False
     return True
-
-
-def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> None:
-    """Gives the backbone a new classifier in place, on the device and in the dtype of the old one.
-
-    By timm's ``reset_classifier`` where there is one; otherwise the last linear layer or 1×1 convolution
-    with as many outputs as there are logits is replaced.
-
-    Raises:
-        CutError: If the backbone does not run on images of this shape, or does not return one tensor.
-        ValueError: If there is no such layer.
-    """
-    known = {*backbone.modules(), *backbone.parameters()}
-    old: Any
-    if callable(reset := getattr(backbone, "reset_classifier", None)):
-        old = cast(Any, backbone).get_classifier()
-        reset(num_classes)
-    else:
-        names, old = _classifier(backbone, shape)
-        bias = old.bias is not None
-        if isinstance(old, nn.Linear):
-            new: nn.Module = nn.Linear(old.in_features, num_classes, bias)
-        else:
-            new = nn.Conv2d(old.in_channels, num_classes, 1, bias=bias)
-        for name in names:
-            backbone.set_submodule(name, new)
-    replaced = old if isinstance(old, nn.Module) else backbone  # timm's may be several, or none
-    like = next(chain(replaced.parameters(), backbone.parameters()))
-    for module in set(backbone.modules()) - known:
-        module.training = backbone.training
-    for parameter in set(backbone.parameters()) - known:
-        parameter.data = parameter.data.to(like)
-
-
-def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear | nn.Conv2d]:
-    """The layer that makes the logits, and all names it has: the last one called with as many outputs."""
-    try:
-        logits = dry_run(backbone, shape)
-    except Exception as error:  # the forward is the user's own code, and may fail in any way
-        raise cannot_run(backbone, shape, error) from error
-    if not isinstance(logits, Tensor):
-        raise not_logits(backbone, logits)
-    classes = logits.shape[-1]
-    layers = {
-        name: module
-        for name, module in backbone.named_modules()
-        if (isinstance(module, nn.Linear) and module.out_features == classes)
-        or (isinstance(module, nn.Conv2d) and (module.out_channels, module.kernel_size) == (classes, (1, 1)))
-    }
-    called = list(input_shapes(backbone, layers, shape))
-    if not called:
-        raise ValueError(
-            f"{type(backbone).__name__} has no linear layer or 1×1 convolution with {classes} outputs, one "
-            "per logit, so num_classes= cannot replace it: replace the classifier before wrapping"
-        )
-    layer = layers[called[-1]]
-    names = [name for name, module in backbone.named_modules(remove_duplicate=False) if module is layer]
-    return names, layer

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
-from abn.backbone import WEIGHT_SOURCE_ARGUMENTS, asks_for_weights, replace_classifier
+from abn.backbone import WEIGHT_SOURCE_ARGUMENTS, asks_for_weights
 from abn.checkpoint import CheckpointError, listed, misfits, read_checkpoint
 from abn.dry_run import Shape
+from abn.last_layer import replace_classifier
 from abn.preprocessing import Preprocessing, preprocessing_of
 
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from abn.dry_run import OTHER_BATCH, Shape, rehearse, rehearse_on_meta
 from abn.operations import OperationLog
-from abn.tracer import cannot_run, not_logits
+from abn.tracer import Interpreter, cannot_run, not_logits
 
 
 class Call(NamedTuple):
@@ -71,7 +71,7 @@ def graph_operations(backbone: nn.Module, graph: fx.Graph, other: Shape) -> list
     """What a graph of the backbone does with the images that :attr:`Forward.operations` are for."""
 
     def run(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
-        return _logged(copy, images, fx.Interpreter(copy, graph=graph).run)
+        return _logged(copy, images, Interpreter(copy, graph=graph).run)
 
     return _leading_to_logits(backbone, *rehearse(backbone, other, run, OTHER_BATCH))
 

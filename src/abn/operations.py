@@ -6,6 +6,28 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+# Names of operations of PyTorch, by what they do.
+RESHAPING = frozenset(
+    {
+        *("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "squeeze", "unsqueeze"),
+        *("permute", "transpose", "t", "expand", "clone", "contiguous", "detach", "alias", "_to_copy"),
+        *("native_dropout", "dropout"),
+    }
+)
+POOLING = frozenset({"mean", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "avg_pool2d"})
+SCALING = frozenset({"mul", "div", "add", "sub"})
+ACTIVATING = frozenset(
+    {
+        *("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "gelu", "silu", "mish", "elu"),
+        *("leaky_relu", "tanh", "sigmoid", "clamp", "clamp_min"),
+    }
+)
+
+
+def name_of(operation: Any) -> str:
+    """Its name, whether or not it works in place."""
+    return str(operation.overloadpacket.__name__).removesuffix("_")
+
 
 class _Operation(NamedTuple):
     name: str

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from abn.dry_run import Shape, device_of, rehearse
+from abn.operations import ACTIVATING, POOLING, RESHAPING, SCALING, name_of
 from abn.pooled_classifier import PooledClassifier
 
 Call = tuple[str, torch.Size]
@@ -57,37 +58,11 @@ class _NotPooledError(Exception):
     """The head is more than the mean over the pixels, affine maps, layer norms and activations."""
 
 
-# Names of operations of PyTorch.
-_RESHAPING = frozenset(
-    {
-        *("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "squeeze", "unsqueeze"),
-        *("permute", "transpose", "t", "expand", "clone", "contiguous", "detach", "alias", "_to_copy"),
-        *("native_dropout", "dropout"),
-    }
-)
-_POOLING = frozenset({"mean", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "avg_pool2d"})
 _AFFINE_IN_ONE = frozenset(
     {"addmm", "mm", "linear", "convolution", "native_batch_norm", "mul", "div", "select", "slice"}
 )
 """Affine if only one of what they combine depends on the image."""
 _AFFINE_IN_ALL = frozenset({"add", "sub", "cat", "stack"})
-_ACTIVATING = frozenset(
-    {
-        *(
-            "relu",
-            "relu6",
-            "hardtanh",
-            "hardswish",
-            "hardsigmoid",
-            "gelu",
-            "silu",
-            "mish",
-            "elu",
-            "leaky_relu",
-        ),
-        *("tanh", "sigmoid", "clamp", "clamp_min", "mul", "div", "add", "sub"),
-    }
-)
 
 
 # PyTorch leaves its base class untyped, hence the two ignores.
@@ -112,8 +87,7 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         given = [value for value in tree_leaves((args, kwargs)) if id(value) in self._segments]
         if given:
-            name = func.overloadpacket.__name__.removesuffix("_")
-            self.note(result, self._segment(name, given, args, result))
+            self.note(result, self._segment(name_of(func), given, args, result))
         return result
 
     def note(self, values: Any, segment: int) -> None:
@@ -125,9 +99,9 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The segment that the result of an operation belongs to."""
         segments = {self._segments[id(value)][1] for value in given}
         current = len(self.nonlinear)
-        if segments == {-1} and name in _RESHAPING:
+        if segments == {-1} and name in RESHAPING:
             return -1
-        if segments == {-1} and name in _POOLING and result.numel() == self._pooled_numbers:
+        if segments == {-1} and name in POOLING and result.numel() == self._pooled_numbers:
             return 0
         if segments != {current}:
             raise _NotPooledError(f"{name} comes before the mean, or goes past a nonlinear layer")
@@ -138,9 +112,9 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if divides or (name == "native_batch_norm" and args[5]):  # by statistics of the batch
                 raise _NotPooledError(f"{name} is not affine")
             self.computes[-1] = True
-        elif name in _POOLING:
+        elif name in POOLING:
             self.computes[-1] |= result.numel() != given[0].numel()
-        elif name not in _RESHAPING:
+        elif name not in RESHAPING:
             raise _NotPooledError(f"{name} is not affine")
         return current
 
@@ -159,9 +133,9 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(layer, nn.LayerNorm):
             if received.numel() != received.shape[0] * math.prod(layer.normalized_shape):
                 raise _NotPooledError("the layer norm is not over all channels")
-        elif _RESHAPING.union(_POOLING).issuperset(operations):
+        elif RESHAPING.union(POOLING).issuperset(operations):
             return
-        elif not _ACTIVATING.issuperset(operations) or received.shape != returned.shape:
+        elif not (ACTIVATING | SCALING).issuperset(operations) or received.shape != returned.shape:
             raise _NotPooledError(f"{type(layer).__name__} is no activation")
         if name in dict(self.nonlinear):
             raise _NotPooledError(f"{name} is called twice")

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map_only
 
 from abn.dry_run import BATCH, OTHER_BATCH, Shape, meta_batch, rehearse, without_values
 from abn.forward import Call, Forward, shapes_in
-from abn.tracer import CutError, cannot_run, not_logits, subgraph, trace_forward
+from abn.tracer import CutError, Interpreter, cannot_run, not_logits, subgraph, trace_forward
 
 TRAINING_FLAG = "abn_training_flag"
 
@@ -78,7 +78,7 @@ def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
     return part
 
 
-class _Recorder(fx.Interpreter):
+class _Recorder(Interpreter):
     """Notes what each node returns."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph, key: str) -> None:
@@ -88,10 +88,6 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         n.meta[self.key] = super().run_node(n)
         return n.meta[self.key]
-
-    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
-        args, kwargs = super().fetch_args_kwargs_from_env(n)  # with fx's own lists, which nobody may change
-        return tuple(list(arg) if isinstance(arg, list) else arg for arg in args), kwargs
 
 
 class _Replayer(_Recorder):

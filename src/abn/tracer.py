@@ -71,6 +71,14 @@ def not_logits(backbone: nn.Module, output: object) -> CutError:
     )
 
 
+class Interpreter(fx.Interpreter):
+    """Runs a graph, without compiling a module of it: PyTorch would keep its source for good."""
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
+        args, kwargs = super().fetch_args_kwargs_from_env(n)  # with fx's own lists, which nobody may change
+        return tuple(list(arg) if isinstance(arg, list) else arg for arg in args), kwargs
+
+
 def subgraph(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
     """The part of the graph that computes ``end`` from ``start``."""
     needed = {start, end}
@@ -105,7 +113,7 @@ def _length(backbone: nn.Module, graph: fx.Graph, node: fx.Node, shape: Shape) -
     """How many values the node stands for, if for more than one."""
     so_far = subgraph(graph, next(iter(graph.nodes)), node)
     try:
-        value = rehearse(backbone, shape, lambda copy, images: fx.Interpreter(copy, graph=so_far).run(images))
+        value = rehearse(backbone, shape, lambda copy, images: Interpreter(copy, graph=so_far).run(images))
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise cannot_run(backbone, shape, error) from error
     return len(value) if isinstance(value, (tuple, list)) else None

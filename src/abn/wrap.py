@@ -12,12 +12,12 @@ from abn.backbone import (
     building_arguments,
     check_input_size,
     input_shape,
-    replace_classifier,
 )
 from abn.backbone_weights import check_backbone_weights, known_data, load_backbone_weights
 from abn.branches import classifier_for, new_branch
 from abn.cut import Splits, cut, splits_of
 from abn.dry_run import device_of
+from abn.last_layer import layer_of_logits, replace_classifier
 from abn.lock import one_at_a_time
 from abn.map_kinds import MAPS, check_map
 from abn.mechanisms import check_mechanism
@@ -154,6 +154,11 @@ def wrap_backbone(
     outputs = num_classes if tasks is None else tasks * (num_classes or 1)
     if outputs is not None:
         replace_classifier(backbone, outputs, shape)
+    elif getattr(backbone, "num_classes", None) == 0:  # of timm
+        raise ValueError(
+            f"{type(backbone).__name__} was built with num_classes=0, so it has no classifier: give "
+            "num_classes=, and it gets a new one"
+        )
 
     parts = cut(backbone, shape, split)
     if outputs not in (None, parts.num_classes):
@@ -161,6 +166,8 @@ def wrap_backbone(
             f"asked for {outputs} logits, but with its classifier replaced {type(backbone).__name__} still "
             f"returns {parts.num_classes}: replace the classifier yourself before wrapping"
         )
+    if name is None and outputs is None and layer_of_logits(backbone, shape) is None:
+        _warn_of_missing_classifier(backbone, parts.num_classes)
     branch_stage = make_stage(stage, parts)
     classifier = None
     if trained:
@@ -246,6 +253,14 @@ def find_splits(
     check_input_size(input_size)
     backbone = build_or_copy(backbone, backbone_arguments)
     return splits_of(backbone, input_shape(backbone, input_size))
+
+
+def _warn_of_missing_classifier(backbone: nn.Module, channels: int) -> None:
+    warnings.warn(
+        f"{type(backbone).__name__} ends without a linear layer: its {channels} outputs are taken for "
+        "classes. If its classifier was taken away, give it a new one before wrapping",
+        stacklevel=4,  # the caller, beyond the lock
+    )
 
 
 def _warn_of_new_heads(reason: str) -> None:
