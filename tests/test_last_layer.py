@@ -35,7 +35,10 @@ def mean(features: Tensor) -> Tensor:
 FINISHES = {
     "a linear layer": (lambda net, x: net.fc(mean(x)), "fc"),
     "behind a hidden layer": (lambda net, x: net.fc(net.hidden(mean(x)).relu()), "fc"),
-    "dropped out, scaled": (lambda net, x: F.dropout(net.fc(mean(x)), 0.5, net.training) * 3 + net.scale, "fc"),
+    "dropped out, scaled": (
+        lambda net, x: F.dropout(net.fc(mean(x)), 0.5, net.training) * 3 + net.scale,
+        "fc",
+    ),
     "probabilities": (lambda net, x: net.fc(mean(x)).softmax(1), "fc"),
     "at each pixel": (lambda net, x: mean(net.pointwise(x)), "pointwise"),
     "at each pixel, activated": (lambda net, x: mean(net.pointwise(x).relu()), "pointwise"),

@@ -109,6 +109,24 @@ def test_map_loss_refuses_other_shapes(arguments, message):
         AttentionMapLoss()(*arguments)
 
 
+@pytest.mark.parametrize("guidance", ["match", "suppress_outside", "energy"])
+def test_map_loss_refuses_targets_beyond_0_to_1(guidance):
+    loss, maps = AttentionMapLoss(guidance), torch.rand(2, 1, 4, 4)
+    mask = torch.ones(2, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"target is torch\.uint8, expected bool, or floating point"):
+        loss(maps, mask * 255)
+    with pytest.raises(ValueError, match="target goes from 255 to 255, expected values from 0 to 1"):
+        loss(maps, mask * 255.0)
+    with pytest.raises(ValueError, match="target goes from nan to nan"):
+        loss(maps, mask * torch.nan)
+    assert torch.equal(loss(maps, mask.bool()), loss(maps, mask.float()))
+
+
+def test_map_loss_takes_targets_like_the_maps_where_these_have_no_bounds():
+    maps = torch.tensor([[[[-3.0, 4.0]]]])
+    assert AttentionMapLoss()(maps, torch.tensor([[[[-3.0, 2.0]]]])) == 2
+
+
 def test_unknown_guidance_is_refused():
     with pytest.raises(ValueError, match=r"guidance is 'outside', expected one of \('match', "):
         AttentionMapLoss("outside")

@@ -433,8 +433,13 @@ def test_one_task_can_be_measured_as_no_and_yes():
 
 
 @pytest.mark.parametrize("metric", [metrics.pointing_game, metrics.energy_pointing_game])
-def test_masks_are_one_for_each_map_and_bool(metric):
+def test_masks_are_one_for_each_map_and_from_0_to_1(metric):
     with pytest.raises(ValueError, match=r"masks has shape \(1, 5, 8, 8\), expected .* \[:, task\]"):
         metric(peaks((5, 3)), BOX_MASK.expand(1, 5, 8, 8))
-    with pytest.raises(ValueError, match=r"masks are torch\.uint8, expected bool: .*masks > 0"):
+    with pytest.raises(
+        ValueError, match=r"mask is torch\.uint8, expected bool, .* mask > 0, or .* mask / 255"
+    ):
         metric(peaks((5, 3)), BOX_MASK.to(torch.uint8) * 255)
+    with pytest.raises(ValueError, match=r"mask goes from 0 to 255, expected values from 0 to 1"):
+        metric(peaks((5, 3)), BOX_MASK * 255.0)
+    assert torch.equal(metric(peaks((5, 3)), BOX_MASK * 0.6), metric(peaks((5, 3)), BOX_MASK))

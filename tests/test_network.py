@@ -70,6 +70,36 @@ def test_map_of_the_wrong_batch_is_refused(images):
         small_network()(images, attention_map=torch.zeros(3, 1, 8, 10))
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            torch.tensor(255, dtype=torch.uint8),
+            r"attention_map is torch\.uint8, expected bool",
+        ),
+        (torch.tensor(255.0), "attention_map goes from 255 to 255, expected values from 0 to 1"),
+        (torch.tensor(-0.5), "attention_map goes from -0.5 to -0.5"),
+        (torch.tensor(torch.nan), "attention_map goes from nan to nan"),
+    ],
+)
+def test_map_beyond_0_to_1_is_refused(images, value, message):
+    with pytest.raises(ValueError, match=message):
+        wrap_backbone("timm/test_resnet")(images, attention_map=value.expand(2, 1, 4, 4))
+
+
+def test_map_may_be_a_mask_and_rounding_is_forgiven(images):
+    model = wrap_backbone("timm/test_resnet").eval()
+    mask = torch.rand(2, 1, 4, 4) > 0.5
+    of_bool, of_float = (model(images, attention_map=m).perception_logits for m in (mask, mask.float()))
+    assert torch.equal(of_bool, of_float)
+    model(images, attention_map=mask.float() * 1.0000002)
+
+
+def test_map_has_no_bounds_where_those_of_the_network_have_none(images):
+    model = wrap_backbone("timm/test_resnet", map="log_sum").eval()
+    assert model(images, attention_map=torch.full((1, 1, 4, 4), 3.0)).perception_logits.isfinite().all()
+
+
 def test_integer_images_are_refused():
     with pytest.raises(TypeError, match=r"images are torch.uint8, expected floating point: scale"):
         small_network()(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))

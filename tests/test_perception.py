@@ -59,7 +59,7 @@ def test_larger_map_is_averaged_so_that_fine_strokes_are_not_lost():
 
 
 def test_map_takes_the_dtype_of_the_features(features):
-    attended = PerceptionBranch(nn.Identity())(features.bfloat16(), torch.ones(2, 6, 9, dtype=torch.uint8))
+    attended = PerceptionBranch(nn.Identity())(features.bfloat16(), torch.ones(2, 6, 9, dtype=torch.bool))
     assert attended.dtype == torch.bfloat16
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from abn.maps import resized, with_channel
+from abn.maps import check_kind, check_range, in_range, resized, with_channel
 from abn.network import ABNOutput
 
 Criterion = Callable[[Tensor, Any], Tensor]
@@ -130,7 +130,7 @@ class AttentionMapLoss(nn.Module):
         Args:
             attention_map: What the model returned, (B, 1, h, w). Of T maps, hand over ``flatten(0, 1)``, as
                 those of B·T images.
-            target: (B, 1, H, W) or (B, H, W), in [0, 1], or bool, of any resolution.
+            target: (B, 1, H, W) or (B, H, W), bool, or floating point from 0 to 1, of any resolution.
             given: (B,), bool: the images that have a target. The others are skipped, whatever their
                 target holds. Default: all.
 
@@ -138,9 +138,11 @@ class AttentionMapLoss(nn.Module):
             The mean over the images that have a target, a scalar; 0 if none has.
 
         Raises:
-            ValueError: If the shapes do not belong together.
+            ValueError: If the shapes do not belong together, or targets are of whole numbers or, as far as
+                they are on the CPU, beyond 0 to 1.
         """
         target = with_channel(target, "target")
+        check_kind(target, "target")
         maps = with_channel(attention_map).float()
         if len(target) != len(maps) or (given is not None and given.shape != target.shape[:1]):
             raise ValueError(
@@ -151,6 +153,8 @@ class AttentionMapLoss(nn.Module):
         if given is None:
             given = torch.ones(len(maps), dtype=torch.bool, device=maps.device)
         target = torch.where(given[:, None, None, None], target, maps.detach())  # what is skipped may be NaN
+        if self.guidance != "match" or in_range(maps):  # those of official networks may go beyond
+            check_range(target, "target")
         distances: Tensor
         if self.guidance == "energy":
             positive = maps.clamp(min=0)

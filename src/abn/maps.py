@@ -1,5 +1,6 @@
-"""Shape and resolution of attention maps."""
+"""Shape, resolution and range of attention maps and masks."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,8 +15,9 @@ def fitted(attention_maps: Tensor, features: Tensor, tasks: int = 1) -> Tensor:
         tasks: Number of tasks T.
 
     Raises:
-        ValueError: If the maps have another shape.
+        ValueError: If the maps have another shape, or hold whole numbers.
     """
+    check_kind(attention_maps, "attention_map")
     batch, *_, height, width = features.shape
     maps = attention_maps.unsqueeze(1) if attention_maps.ndim == 3 else attention_maps
     # No len(): torch.export would fix the size of the batch.
@@ -45,6 +47,42 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
             "tasks take one, [:, task], or all as if of more images, .flatten(0, 1)"
         )
     return maps
+
+
+def check_kind(values: Tensor, name: str) -> None:
+    """Raises a ValueError if a map or mask is neither floating point nor bool, but of whole numbers.
+
+    Those of a mask may be 0 and 255, or the numbers of classes.
+    """
+    if not values.is_floating_point() and values.dtype != torch.bool:
+        raise ValueError(
+            f"{name} is {values.dtype}, expected bool, or floating point from 0 to 1: compare a mask with a "
+            "number, mask > 0, or divide it by its highest, mask / 255"
+        )
+
+
+def check_range(values: Tensor, name: str) -> None:
+    """Raises a ValueError unless a map or mask lies between 0 and 1, see :func:`in_range`."""
+    check_kind(values, name)
+    if not in_range(values):
+        raise ValueError(
+            f"{name} goes from {values.min():.4g} to {values.max():.4g}, expected values from 0 to 1: divide "
+            "it by its highest, or cut off what is beyond with clamp(0, 1)"
+        )
+
+
+def in_range(values: Tensor) -> bool:
+    """Whether values on the CPU lie between 0 and 1, but for rounding; not so with NaN.
+
+    Elsewhere every call would wait for the device, so that others are taken to do so.
+    """
+    if values.device.type != "cpu" or values.dtype == torch.bool or not values.numel():
+        return True
+    low, high = values.detach().aminmax()
+    try:
+        return bool((low >= -1e-3) & (high <= 1.001))
+    except RuntimeError:  # under vmap, or with fake tensors, there are no values to look at
+        return True
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from abn.attention import PretrainedAttentionBranch
 from abn.map_kinds import MAPS
+from abn.maps import check_range
 from abn.preprocessing import Preprocessing
 from abn.saving import push, save
 
@@ -77,7 +78,8 @@ class ABN(nn.Module):
             images: (B, C, H, W), floating point, normalised as the backbone expects.
             attention_map: Takes the place of the computed map in the attention mechanism: a map edited
                 by a person, or a mask. (B, 1, h, w) or (B, h, w), B = 1 for one map for all images, of
-                any resolution; where there are tasks (B, T, h, w), or T = 1 for one map for all.
+                any resolution; where there are tasks (B, T, h, w), or T = 1 for one map for all. Bool, or
+                floating point: from 0 to 1, where the network's own maps are.
 
         Returns:
             ``(attention_logits, perception_logits, attention_map)``. The map is always the computed one,
@@ -86,12 +88,15 @@ class ABN(nn.Module):
         Raises:
             TypeError: If the images are not floating point.
             ValueError: If the images are not (B, C, H, W) or hold NaN, are so small that their features
-                have a single pixel, or if ``attention_map`` has another shape. NaN is looked for on the
-                CPU alone, and not in a compiled or exported model: elsewhere a look at the values
-                would make every call wait for the device.
+                have a single pixel, or if ``attention_map`` has another shape, type or range. Values are
+                looked at on the CPU alone, and not in a compiled or exported model: elsewhere every call
+                would wait for the device.
         """
         if not torch.compiler.is_compiling():
             _check(images)
+            kind = MAPS.get(getattr(self.attention_branch, "map", ""), MAPS["evidence"])
+            if attention_map is not None and kind.bounded:
+                check_range(attention_map, "attention_map")
         features = self.feature_extractor(images)
         attention_logits, computed_map = self.attention_branch(features)
         perception_logits = self.perception_branch(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abn.maps import with_channel
+from abn.maps import check_range, with_channel
 from abn.metrics.inputs import checked, fitted
 
 
@@ -49,15 +49,16 @@ def pointing_game(attention_maps: Tensor, masks: Tensor, tolerance: int = 0) -> 
 
     Args:
         attention_maps: (B, 1, h, w) or (B, h, w).
-        masks: The object's pixels, (B, 1, H, W) or (B, H, W), bool.
+        masks: The object's pixels, (B, 1, H, W) or (B, H, W): bool, or floating point from 0 to 1, of which
+            those above one half count.
         tolerance: Distance from the object, in pixels of the mask, that still counts as a hit.
 
     Returns:
         (B,): 1 for a hit, 0 for a miss, in between for a tie.
 
     Raises:
-        ValueError: If the shapes do not belong together, the map holds NaN, the masks are not bool, or the
-            tolerance is negative.
+        ValueError: If the shapes do not belong together, the map holds NaN, the masks are of another kind, or
+            the tolerance is negative.
 
     Example:
         >>> diagonal = torch.eye(4)[None]
@@ -84,13 +85,14 @@ def energy_pointing_game(attention_maps: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         attention_maps: (B, 1, h, w) or (B, h, w).
-        masks: The object's pixels, (B, 1, H, W) or (B, H, W), bool.
+        masks: The object's pixels, (B, 1, H, W) or (B, H, W): bool, or floating point from 0 to 1, of which
+            those above one half count.
 
     Returns:
         (B,), in [0, 1].
 
     Raises:
-        ValueError: If the shapes do not belong together, the map holds NaN, or the masks are not bool.
+        ValueError: If the shapes do not belong together, the map holds NaN, or the masks are of another kind.
     """
     maps, masks = _on_masks(attention_maps, masks)
     maps = maps.clamp(min=0)
@@ -101,6 +103,5 @@ def energy_pointing_game(attention_maps: Tensor, masks: Tensor) -> Tensor:
 def _on_masks(attention_maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Maps and masks as float (B, 1, H, W)."""
     masks = with_channel(masks, "masks")
-    if masks.dtype != torch.bool:
-        raise ValueError(f"masks are {masks.dtype}, expected bool: compare them with a number, masks > 0")
-    return fitted(checked(attention_maps), masks), masks.float()
+    check_range(masks, "mask")
+    return fitted(checked(attention_maps), masks), (masks > 0.5).float()
