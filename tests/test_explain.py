@@ -148,7 +148,8 @@ def test_each_task_has_its_map_and_its_value(arguments, sign, tmp_path, images):
     names = model.classes or ["task 0"]
     labels = [f"{value}  {name}" for name, value in zip(names, values, strict=True)]
     maps = output.attention_map[0]
-    expected = abn.visualize.task_grid(model.preprocessing.view(image), maps, labels, sign=sign)
+    view = model.preprocessing.view(image, longest=384)
+    expected = abn.visualize.task_grid(view, maps, labels, sign=sign)
     with Image.open(tmp_path / "a.png.png") as picture:
         assert picture.tobytes() == expected.tobytes()
 
@@ -237,3 +238,18 @@ def test_weights_of_a_backbone_belong_to_a_backbone(tmp_path, monkeypatch, image
     assert "--backbone-weights is for --model timm/... or torchvision/..." in call(
         monkeypatch, images, *words
     )
+
+
+def test_files_that_are_no_images_are_counted(tmp_path, images, model, caplog):
+    (images / "more" / "1.heic").write_bytes(b"of a telephone")
+    explain(abn.hub.load(model), images, tmp_path / "out")
+    assert f"{images}: 2 files are not read as images: 1 .heic, 1 .txt" in caplog.text
+
+
+def test_interruption_ends_in_a_line(tmp_path, monkeypatch, capsys, images, model):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("abn.__main__._network", interrupted)
+    assert call(monkeypatch, images, "--model", model, "--out", tmp_path / "out") == 130
+    assert capsys.readouterr().err == "abn: interrupted\n"

@@ -44,6 +44,48 @@ def test_every_configuration_of_timm_is_understood():
             assert understood is None or understood.size == config.input_size[1:], name
 
 
+@pytest.mark.parametrize("size", [(128, 256), (256, 128), (224, 224)])
+@pytest.mark.parametrize("crop_mode", ["center", "border", "squash"])
+@pytest.mark.parametrize("picture_size", [(512, 256), (300, 400), (100, 90)])
+def test_timms_crop_modes_are_timms(size, crop_mode, picture_size):
+    backbone = timm.create_model("test_resnet")
+    backbone.pretrained_cfg |= {"input_size": (3, *size), "crop_mode": crop_mode, "crop_pct": 0.9}
+    config = timm.data.resolve_model_data_config(backbone)
+    expected = timm.data.create_transform(**config)(image := picture(*picture_size))
+    assert torch.allclose(preprocessing_of(backbone)(image), expected, atol=1e-6)
+
+
+def test_image_of_other_proportions_is_seen_as_by_timm():
+    """A network for images twice as wide as high sees nine tenths of one, and not a quarter."""
+    ours = wrap_backbone("timm/resnet18", input_size=(3, 128, 256)).preprocessing
+    width, height = ours.view(Image.new("RGB", (512, 256))).size
+    assert 0.88 < width * height / (512 * 256) < 0.92
+    config = timm.data.resolve_data_config({"input_size": (3, 128, 256)}, model=timm.create_model("resnet18"))
+    expected = timm.data.create_transform(**config)(image := picture(512, 256))
+    assert torch.allclose(ours(image), expected, atol=1e-6)
+
+
+def test_border_has_the_colour_that_is_subtracted():
+    bordered = Preprocessing((32, 32), 32, crop_mode="border")
+    image = Image.new("RGB", (64, 16), "white")
+    assert bordered(image)[:, 0].abs().max() < 0.02
+    view = bordered.view(image)
+    assert (view.size, view.getpixel((0, 0)), view.getpixel((32, 32))) == (
+        (64, 64),
+        (124, 116, 104),
+        (255, 255, 255),
+    )
+
+
+@pytest.mark.parametrize(("resize", "mode"), [(40, "center"), ((40, 50), "squash")])
+def test_crop_mode_that_a_saved_network_does_not_tell_is_as_before_there_were_any(resize, mode):
+    untold = Preprocessing((32, 32), resize)
+    image = picture(60, 50)
+    assert untold.crop_mode is None
+    assert torch.equal(untold(image), Preprocessing((32, 32), resize, crop_mode=mode)(image))
+    assert torch.equal(untold.at((64, 32))(image), untold.at((64, 32)).at((64, 32))(image))
+
+
 def test_backbone_of_timm_for_other_sizes_and_channels():
     assert wrap_backbone("timm/test_resnet", input_size=96).preprocessing.size == (96, 96)
     assert wrap_backbone("timm/test_resnet", in_chans=1).preprocessing is None
@@ -80,6 +122,9 @@ def test_other_size_keeps_the_part_that_is_seen():
         ({"mean": (0.5,)}, "mean is .*three numbers"),
         ({"std": (0.5, 0.5, 0.0)}, "std is .*above 0"),
         ({"std": (0.5, 0.5, float("nan"))}, "std is .*three numbers"),
+        ({"size": (224, 10**6)}, "size is .* of 1 to 10000 pixels"),
+        ({"resize": 10**6}, "resize is .* of 1 to 10000 pixels"),
+        ({"crop_mode": "middle"}, "crop_mode is 'middle', expected center, squash or border"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic', expected"),
     ],
 )

@@ -1,6 +1,7 @@
 """The data sets, and loaders that deal them out to the processes."""
 
 import math
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from timm.data.auto_augment import auto_augment_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
-from torchvision.datasets.folder import is_image_file
 from torchvision.transforms import v2 as transforms
 
-from abn.preprocessing import CIFAR, Preprocessing, read_image
+from abn.images import ignored, is_image, read_image
+from abn.preprocessing import CIFAR, Preprocessing
 from training.distributed import Processes
 from training.randomness import seed_everything, seed_of
 from training.stop import wait_for_the_trainer
@@ -67,8 +68,15 @@ def find_data(name: str, root: Path, uncropped: bool, processes: Processes) -> D
         )
     if len(train.classes) < 2:
         raise ValueError(f"{folders[0]} holds the one class {train.classes[0]}, expected a folder per class")
+    for folder in folders:
+        if processes.leader and (told := _ignored_in(folder)):
+            print(f"warning: {folder}: {told}", file=sys.stderr)
     augmentation = flip if uncropped else crop_resize_and_flip
     return Data(train, validation, train.targets, train.classes, None, augmentation)
+
+
+def _ignored_in(folder: str | Path) -> str:
+    return ignored(path for path in Path(folder).rglob("*") if path.is_file())
 
 
 class ClassFolders(ImageFolder):
@@ -81,13 +89,10 @@ class ClassFolders(ImageFolder):
         return classes, {name: index for index, name in enumerate(classes)}
 
     def make_dataset(self, directory: str, class_to_idx: dict[str, int], *_: Any, **__: Any) -> list:
-        def is_image(path: str) -> bool:
-            return is_image_file(path) and not Path(path).name.startswith(".")
-
         try:
             return super().make_dataset(directory, class_to_idx, is_valid_file=is_image)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{directory}: {error}") from error
+            raise FileNotFoundError(f"{directory}: {error} {_ignored_in(directory)}") from error
 
 
 class ClutteredDigits(Dataset):

@@ -51,7 +51,7 @@ def create_network(options: Namespace, data: Data) -> ABN:
         preprocessing = model.preprocessing or Preprocessing()
         preprocessing = preprocessing if size is None else preprocessing.at(size)
         if options.uncropped:
-            preprocessing = replace(preprocessing, resize=preprocessing.size)
+            preprocessing = replace(preprocessing, resize=preprocessing.size, crop_mode="squash")
     model.preprocessing, model.classes = preprocessing, classes
     return model
 

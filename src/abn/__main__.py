@@ -62,6 +62,9 @@ def main() -> None:
         sys.exit(arguments.run(arguments))
     except (OSError, ValueError) as error:
         sys.exit(f"abn: {error}")
+    except KeyboardInterrupt:
+        print("abn: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _add_what_weights_leave_open(command: argparse.ArgumentParser) -> None:

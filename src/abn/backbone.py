@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from abn.dry_run import Shape, dry_run
+from abn.preprocessing import LONGEST
 
 WEIGHT_SOURCE_ARGUMENTS = frozenset(
     {
@@ -98,8 +99,10 @@ def check_input_size(input_size: int | Shape | None) -> None:
     numbers = (
         input_size if isinstance(input_size, tuple) else (1, 1, 224 if input_size is None else input_size)
     )
-    if len(numbers) != 3 or not all(isinstance(number, int) and number > 0 for number in numbers):
-        raise ValueError(f"input_size is {input_size!r}, expected one number of pixels or (C, H, W)")
+    if len(numbers) != 3 or not all(isinstance(number, int) and 0 < number <= LONGEST for number in numbers):
+        raise ValueError(
+            f"input_size is {input_size!r}, expected one number of pixels or (C, H, W), from 1 to {LONGEST}"
+        )
 
 
 def input_shape(backbone: nn.Module, input_size: int | Shape | None) -> Shape:

@@ -12,16 +12,15 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
+from abn.images import ignored, is_image, read_image
 from abn.map_kinds import MAPS
 from abn.network import ABN
-from abn.preprocessing import Preprocessing, read_image
+from abn.preprocessing import Preprocessing
 from abn.saving import replacing
 from abn.visualize import Sign, overlay, task_grid
 
 PANEL = 384  # pixels
 LINE = 22
-UNDECODABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that PIL can tell, but not read by itself."""
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +63,8 @@ def explain(
     """
     paths = image_paths(source, out)
     root = source if source.is_dir() else source.parent
+    if source.is_dir() and (told := ignored(_files(source, out))):
+        _logger.warning("%s: %s", source, told)
     preprocessing = model.preprocessing
     if preprocessing is None:
         _logger.warning(
@@ -86,17 +87,19 @@ def explain(
 
     with tqdm(total=len(paths), unit=" images") as progress:
         for start in range(0, len(paths), batch_size):
-            chosen, images = [], []
+            chosen, images, views = [], [], []
             for path in paths[start : start + batch_size]:
                 try:
-                    images.append(read_image(path))
-                    chosen.append(path)
+                    prepared, view = _read(path, preprocessing)
                 except OSError as error:
                     skip(path, error)
+                    continue
+                chosen.append(path)
+                images.append(prepared)
+                views.append(view)
             if images:
-                logits, maps = _run(model, torch.stack([*map(preprocessing, images)]).to(device), of_class)
-                for path, image, scores, of_image in zip(chosen, images, logits, maps, strict=True):
-                    view = preprocessing.view(image)
+                logits, maps = _run(model, torch.stack(images).to(device), of_class)
+                for path, view, scores, of_image in zip(chosen, views, logits, maps, strict=True):
                     picture = _picture(view, of_image, scores, model.classes, shown, note)
                     target = out / f"{path.relative_to(root)}.png"
                     try:
@@ -124,22 +127,27 @@ def image_paths(source: Path, out: Path) -> list[Path]:
         raise FileNotFoundError(f"there is no image and no folder {source}")
     if out.resolve() == source.resolve():
         raise ValueError(f"out is {out}, the folder of the images: take another")
-    Image.init()
-    known = Image.OPEN.keys() - UNDECODABLE
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in known}
-
-    def is_image(path: Path) -> bool:
-        inside = path.relative_to(source)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        return path.suffix.lower() in endings and path.is_file() and not hidden
-
-    ours = out.resolve() if source.resolve() in out.resolve().parents else None
-    paths = [
-        path for path in sorted(source.rglob("*")) if is_image(path) and ours not in path.resolve().parents
-    ]
+    paths = [path for path in _files(source, out) if is_image(path)]
     if not paths:
-        raise FileNotFoundError(f"there is no image in {source}")
+        raise FileNotFoundError(f"there is no image in {source}; {ignored(_files(source, out))}".rstrip("; "))
     return paths
+
+
+def _files(folder: Path, out: Path) -> list[Path]:
+    """The files in a folder and the folders in it, but those in ``out`` and hidden ones."""
+    ours = out.resolve() if folder.resolve() in out.resolve().parents else None
+
+    def counts(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return path.is_file() and not hidden and ours not in path.resolve().parents
+
+    return [path for path in sorted(folder.rglob("*")) if counts(path)]
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, Image.Image]:
+    """What the network takes of an image, and a view of it; the image itself may be large, and is left."""
+    image = read_image(path)
+    return preprocessing(image), preprocessing.view(image, longest=PANEL)
 
 
 @torch.inference_mode()
@@ -205,8 +213,6 @@ def _side_by_side(
     view: Image.Image, attention_map: Tensor, lines: list[str], shown: dict[str, Any]
 ) -> Image.Image:
     """The image, the overlay beside it, and lines of text under them."""
-    scale = PANEL / max(view.size)
-    view = view.resize((max(round(view.width * scale), 1), max(round(view.height * scale), 1)))
     panels = [view, overlay(view, attention_map, **shown)]
     canvas = Image.new("RGB", (2 * PANEL + 8, view.height + 8 + LINE * len(lines)), "white")
     for column, panel in enumerate(panels):

@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
+
+from abn.images import as_rgb
+from abn.images import read_image as read_image  # where it was before
+
+LONGEST = 10_000
+"""Pixels of a side that are asked for at most: a file that asks for more means harm."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,15 @@ class Preprocessing:
 
     Args:
         size: Height and width in pixels of what the network sees.
-        resize: Length that the shorter side gets before the centre is cropped to ``size``, or black is added
-            around it; or height and width, and the proportions of the image are not kept.
+        resize: Height and width that the image gets before its centre is cropped to ``size``, or black is
+            added around it; one number for both.
         mean: Of red, green and blue, in 0..1, subtracted from the image.
         std: Standard deviations, which the image is divided by.
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
+        crop_mode: As in timm. ``"center"`` keeps the proportions of the image, and resizes it until it covers
+            ``resize``; ``"border"`` keeps them too, until it lies within ``resize``, and adds a border in the
+            colour of ``mean``; ``"squash"`` does not keep them. Default: ``"center"`` where ``resize`` is one
+            number, else ``"squash"``.
 
     Raises:
         ValueError: If a value is not as described.
@@ -39,6 +46,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
+    crop_mode: str | None = None
 
     def __post_init__(self) -> None:
         def are(values: object, kind: type | tuple[type, ...], count: int) -> bool:
@@ -46,51 +54,127 @@ class Preprocessing:
                 isinstance(values, tuple) and [isinstance(value, kind) for value in values] == [True] * count
             )
 
-        if not (are(self.size, int, 2) and min(self.size) > 0):
-            raise ValueError(f"size is {self.size!r}, expected (height, width) in pixels")
+        if not (are(self.size, int, 2) and 0 < min(self.size) <= max(self.size) <= LONGEST):
+            raise ValueError(f"size is {self.size!r}, expected (height, width), of 1 to {LONGEST} pixels")
         whole = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
-        if not (are(whole, int, 2) and min(whole) > 0):
-            raise ValueError(f"resize is {self.resize!r}, expected pixels, or (height, width) in pixels")
+        if not (are(whole, int, 2) and 0 < min(whole) <= max(whole) <= LONGEST):
+            raise ValueError(
+                f"resize is {self.resize!r}, expected pixels, or (height, width), of 1 to {LONGEST} pixels"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not (are(values, (int, float), 3) and all(map(math.isfinite, values))):
                 raise ValueError(f"{name} is {values!r}, expected three numbers: of red, green and blue")
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std!r}, expected numbers above 0")
-        if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
-            raise ValueError(
-                f"interpolation is {self.interpolation!r}, expected nearest, bilinear, bicubic or lanczos"
-            )
+        if self.interpolation not in list(_RESAMPLING):
+            raise ValueError(f"interpolation is {self.interpolation!r}, expected {', '.join(_RESAMPLING)}")
+        if self.crop_mode not in [None, "center", "squash", "border"]:
+            raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border")
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """A PIL image to what the network takes, (3, H, W)."""
-        target = [self.resize] if isinstance(self.resize, int) else list(self.resize)
-        mode = InterpolationMode(self.interpolation)
-        resized = transforms.resize(image.convert("RGB"), target, interpolation=mode)
-        pixels = transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size)))
-        tensor: Tensor = transforms.normalize(pixels.float() / 255, list(self.mean), list(self.std))
+        """A PIL image to what the network takes, (3, H, W).
+
+        Raises:
+            ValueError: If its pixels are of unknown range, see :func:`abn.images.as_rgb`.
+        """
+        image = as_rgb(self._without_far_ends(image))
+        resized = image.resize(self._resized(image.size), _RESAMPLING[self.interpolation])
+        left, top = self._offsets(resized.size)
+        seen = Image.new("RGB", self.size[::-1], self._background())
+        seen.paste(resized, (-left, -top))
+        pixels = transforms.pil_to_tensor(seen).float() / 255
+        tensor: Tensor = transforms.normalize(pixels, list(self.mean), list(self.std))
         return tensor
 
-    def view(self, image: Image.Image) -> Image.Image:
-        """The part of a PIL image that the network sees, in the image's own resolution."""
-        if isinstance(self.resize, int):
-            scales = [min(image.size) / self.resize] * 2
-        else:
-            scales = [image.height / self.resize[0], image.width / self.resize[1]]
-        height, width = (side * scale for side, scale in zip(self.size, scales, strict=True))
-        width, height = max(round(width), 1), max(round(height), 1)
+    def view(self, image: Image.Image, longest: int | None = None) -> Image.Image:
+        """The part of a PIL image that the network sees, as RGB.
+
+        Args:
+            image: In any mode that :func:`abn.images.as_rgb` takes.
+            longest: Pixels of the longer side. Default: in the image's own resolution, but at most
+                10,000.
+        """
+        _check_pixels(image)
+        size = self._resized(image.size)
+        scales = [side / resized for side, resized in zip(image.size, size, strict=True)]
+        width, height = (
+            max(round(side * scale), 1) for side, scale in zip(self.size[::-1], scales, strict=True)
+        )
         left, top = (image.width - width) // 2, (image.height - height) // 2
-        return image.crop((left, top, left + width, top + height))
+        box = max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height)
+        scale = min(LONGEST / max(width, height), 1) if longest is None else longest / max(width, height)
+
+        def scaled(across: int, down: int) -> tuple[int, int]:
+            return max(round(across * scale), 1), max(round(down * scale), 1)
+
+        part = as_rgb(image).resize(scaled(box[2] - box[0], box[3] - box[1]), box=box)
+        view = Image.new("RGB", scaled(width, height), self._background())
+        view.paste(part, (round(scale * (box[0] - left)), round(scale * (box[1] - top))))
+        return view
 
     def at(self, size: tuple[int, int]) -> "Preprocessing":
         """The same for another size of images, which are resized in proportion."""
-        if isinstance(self.resize, int):
-            resize: int | tuple[int, int] = round(self.resize * max(size) / max(self.size))
-        else:
-            resize = (
-                round(self.resize[0] * size[0] / self.size[0]),
-                round(self.resize[1] * size[1] / self.size[1]),
-            )
-        return replace(self, size=size, resize=resize)
+        height, width = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        resize = round(height * size[0] / self.size[0]), round(width * size[1] / self.size[1])
+        if isinstance(self.resize, int) and resize[0] == resize[1]:
+            return replace(self, size=size, resize=resize[0])
+        return replace(self, size=size, resize=resize, crop_mode=self._crop_mode)
+
+    @property
+    def _crop_mode(self) -> str:
+        return self.crop_mode or ("center" if isinstance(self.resize, int) else "squash")
+
+    def _without_far_ends(self, image: Image.Image) -> Image.Image:
+        """The middle of an image that is very long and thin, of which no more is seen.
+
+        Of 400,000 × 1 pixels, resized until the shorter side is long enough, memory would not suffice.
+        """
+        _check_pixels(image)
+        if self._crop_mode != "center":
+            return image  # resized as a whole, to a size that is known
+        width, height = image.size
+        longest = 64 * max(self.size) // min(self.size)  # times the shorter side
+        left, top = max((width - longest * height) // 2, 0), max((height - longest * width) // 2, 0)
+        return image.crop((left, top, width - left, height - top)) if left or top else image
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height that an image of this width and height gets before it is cropped."""
+        width, height = size
+        rows, columns = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if self._crop_mode == "squash":
+            return columns, rows
+        if self._crop_mode == "center" and rows == columns:  # as in torchvision
+            return (rows, rows * height // width) if width <= height else (rows * width // height, rows)
+        choose = max if self._crop_mode == "border" else min
+        ratio = choose(height / rows, width / columns)  # as in timm
+        return max(round(width / ratio), 1), max(round(height / ratio), 1)
+
+    def _offsets(self, resized: tuple[int, int]) -> tuple[int, int]:
+        """Left and top of what the network sees, in pixels of the resized image; below 0 outside it."""
+        pairs = zip(resized, self.size[::-1], strict=True)
+        left, top = (
+            # Where something is added around it, torchvision rounds to the other side.
+            -((seen - side) // 2) if seen > side else round((side - seen) / 2)
+            for side, seen in pairs
+        )
+        return left, top
+
+    def _background(self) -> tuple[int, ...]:
+        """The colour of what the network sees beyond the image."""
+        return tuple(round(255 * value) for value in self.mean) if self._crop_mode == "border" else (0, 0, 0)
+
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def _check_pixels(image: Image.Image) -> None:
+    if 0 in image.size:
+        raise ValueError(f"the image has {image.width} × {image.height} pixels, expected at least one")
 
 
 CIFAR = Preprocessing((32, 32), (32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
@@ -109,29 +193,9 @@ def preprocessing_of(backbone: nn.Module) -> Preprocessing | None:
     height, width = (math.floor(side / (known.get("crop_pct") or 0.875)) for side in size)
     return Preprocessing(
         tuple(size),
-        (height, width) if known.get("crop_mode") == "squash" else max(height, width),
+        height if height == width else (height, width),
         tuple(known["mean"]),
         tuple(known["std"]),
         known.get("interpolation") or "bilinear",
+        known.get("crop_mode") or "center",
     )
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Opens a picture in any format that PIL reads as RGB, turned upright by its EXIF tag.
-
-    Of pictures with several frames the first is taken; pixels of 16 bits are cut to the upper 8.
-
-    Raises:
-        OSError: If the file is no whole picture, or its pixels are real numbers, of unknown range.
-    """
-    try:
-        with Image.open(path) as file:
-            file.load()
-            image = ImageOps.exif_transpose(file)
-            if image.mode == "F":
-                raise ValueError("pixels are real numbers of unknown range, expected 8 or 16 bits")
-            if image.mode.startswith("I"):  # PIL's own conversion would cut off all that is above 255
-                image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
-            return image.convert("RGB")
-    except Exception as error:  # a decoder may fail in any way
-        raise OSError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}") from error

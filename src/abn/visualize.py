@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
+from abn.images import as_rgb
+
 Sign = Literal["positive", "negative", "both"]
 
 
@@ -182,7 +184,7 @@ def task_grid(
 def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
     """The image as float RGB (3, H, W) in 0..1, on the CPU."""
     if isinstance(image, Image.Image):
-        image = transforms.pil_to_tensor(image.convert("RGB"))
+        image = transforms.pil_to_tensor(as_rgb(image))
     if not isinstance(image, Tensor):
         raise TypeError(f"image is a {type(image).__name__}, expected a PIL image or a tensor (C, H, W)")
     if image.ndim != 3 or image.shape[0] not in (1, 3):

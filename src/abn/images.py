@@ -1,0 +1,71 @@
+"""Reading photographs: which files are images, and any image as RGB, in one way for all of the library."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+UNREADABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""Formats that PIL can tell, but reads with another program or not at all."""
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether the file is named like an image that PIL reads here, and not hidden.
+
+    That depends on what is installed: with ``pillow-heif`` and its ``register_heif_opener()`` it holds for
+    ``.heic`` too.
+    """
+    path = Path(path)
+    return Image.registered_extensions().get(path.suffix.lower()) in _formats() and path.name[0] != "."
+
+
+def ignored(paths: Iterable[str | Path]) -> str:
+    """How many of these files are no images, and of which kinds; empty if all are, hidden ones aside."""
+    visible = (Path(path) for path in paths if not Path(path).name.startswith("."))
+    endings = Counter(path.suffix.lower() or "without an ending" for path in visible if not is_image(path))
+    kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
+    return f"{endings.total()} files are not read as images: {kinds}" if kinds else ""
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Opens a picture in any format that PIL reads as RGB, turned upright by its EXIF tag.
+
+    Of pictures with several frames the first is taken. See :func:`as_rgb` for other depths than 8 bits.
+
+    Raises:
+        OSError: If the file is no whole picture, or its pixels are of unknown range.
+    """
+    try:
+        with Image.open(path, formats=sorted(_formats())) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return as_rgb(image)
+    except Exception as error:  # a decoder may fail in any way
+        raise OSError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A PIL image as RGB, with 8 bits for each colour. Pixels of 16 bits are cut to the upper 8.
+
+    Raises:
+        ValueError: If pixels are real numbers, or whole ones of 32 bits: which of them is white?
+    """
+    if image.mode == "RGB":
+        return image
+    # Before version 10.3, PIL opened a PNG of 16 bits as one of 32.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "real numbers" if image.mode == "F" else "whole numbers of 32 bits"
+        raise ValueError(
+            f"pixels are {kind} of unknown range, expected 8 or 16 bits: scale them to 0..255, and make an "
+            "image of these, Image.fromarray(pixels.astype('uint8'))"
+        )
+    return image.convert("RGB")
+
+
+def _formats() -> set[str]:
+    Image.init()
+    return Image.OPEN.keys() - UNREADABLE
