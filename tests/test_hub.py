@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import abn
 from abn import ABN, hub, wrap_backbone
@@ -114,6 +115,7 @@ def test_another_number_of_classes_renews_what_is_as_wide_as_they_are(checkpoint
         "perception_branch.tail.fc.bias",
     }
     assert {key for key, value in loaded.state_dict().items() if value.shape != kept[key].shape} == renewed
+    renewed |= {key for key in kept if key.startswith("attention_branch.map_norm.")}
     assert all(
         torch.equal(value, kept[key]) for key, value in loaded.state_dict().items() if key not in renewed
     )
@@ -123,6 +125,55 @@ def test_another_number_of_classes_renews_what_is_as_wide_as_they_are(checkpoint
     assert loaded.config["num_classes"] == 3
     output = loaded(torch.randn(2, 3, 32, 32))
     assert output.attention_logits.shape == output.perception_logits.shape == (2, 3)
+
+
+def test_new_map_is_not_inverted_by_the_sign_that_the_old_one_had(tmp_path):
+    model = abn.abn_resnet18(num_classes=10, map="convolution")
+    nn.init.constant_(model.attention_branch.map_norm.weight, -2.0)
+    model.save_pretrained(tmp_path)
+    branch = hub.load(tmp_path, num_classes=5).attention_branch
+    assert branch.map_norm.weight.item() == 1
+    responses = torch.rand(2, 5, 4, 4) * torch.linspace(0, 1, 4)
+    maps = branch.map_norm(branch.map_conv(responses)).sigmoid()
+    assert (maps[..., 1:3, 1:3].diff(dim=-1) > 0).all()  # where there is more response, there is more map
+
+
+@pytest.mark.parametrize("num_classes", [1, 2500])
+def test_official_network_for_other_classes_stays_one_that_the_official_code_has(num_classes, tmp_path):
+    abn.abn_resnet18(num_classes=10, map="convolution").save_pretrained(tmp_path / "ten")
+    model = hub.load(tmp_path / "ten", num_classes=num_classes)
+    assert model.attention_branch.response_conv.out_channels == num_classes
+    model.save_pretrained(tmp_path / "others")
+    hub.convert(tmp_path / "others", tmp_path / "official.pth")
+    assert hub.load(tmp_path / "official.pth").attention_branch.num_classes == num_classes
+
+
+def test_what_weights_do_not_tell_can_be_given(tmp_path):
+    network = abn.abn_cifar_wide_resnet(10, 2, dropout=0.3, map="convolution")
+    torch.save({"state_dict": to_reference(network.state_dict())}, tmp_path / "wrn.pth.tar")
+    assert hub.load(tmp_path / "wrn.pth.tar").config["dropout"] == 0
+    model = hub.load(tmp_path / "wrn.pth.tar", dropout=0.3, num_classes=4)
+    assert {layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)} == {0.3}
+    model.save_pretrained(tmp_path / "mine")
+    assert hub.load(tmp_path / "mine").config["dropout"] == 0.3
+    timms = wrap_backbone("timm/test_resnet", num_classes=4)
+    timms.save_pretrained(tmp_path / "timm")
+    assert hub.load(tmp_path / "timm", drop_rate=0.5).config["drop_rate"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dropuot": 0.3}, "does not build a network: unexpected arguments \\['dropuot'\\]"),
+        ({"depth": 16}, "does not hold the weights of"),
+        ({"pretrained": True}, r"hub\.load asks for \['pretrained'\], but all weights are in"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_weights_are_refused(tmp_path, arguments, message):
+    network = abn.abn_cifar_wide_resnet(10, 2)
+    network.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        hub.load(tmp_path, **arguments)
 
 
 def test_same_number_of_classes_renews_nothing(checkpoint, caplog):

@@ -466,7 +466,7 @@ def test_state_dict_of_another_width_needs_no_description(tmp_path):
     torch.save(model.state_dict(), tmp_path / "model.pth")
     assert_equal(hub.load(tmp_path / "model.pth"), model)
     model.save_pretrained(tmp_path / "mine")
-    with pytest.raises(ValueError, match=r"'response_channels': 4}, expected"):
+    with pytest.raises(ValueError, match=r"'response_channels': 4, .* expected .*'response_channels': 10"):
         hub.convert(tmp_path / "mine", tmp_path / "theirs.pth")
 
 
@@ -505,7 +505,8 @@ def test_networks_of_the_forty_attributes_know_their_names_and_images(tmp_path):
 
 
 def test_published_weights_are_those_of_forty_tasks(checkpoint, tmp_path, monkeypatch):
-    (entry,) = (entry for entry in hub.available() if entry.tasks is not None)
+    entry, tagged = (entry for entry in hub.available() if entry.tasks is not None)
+    assert tagged.page.endswith("/1U3edI1ml88akuikKFmz4cYGSR5MOdtmt")
     assert (entry.name, entry.model, entry.tasks) == ("abn_multitask_resnet101_celeba", "abn_resnet101", 40)
     assert entry.page.endswith("/18oy-0S4EYmp3ySVi30zW8lmoZsMPXYxT")
     for tasks in (None, 3):  # of the right depth, but of one task, or of too few
@@ -521,12 +522,25 @@ def test_conversion_goes_both_ways(arguments, mechanism, tmp_path, caplog):
     model = official(**arguments, mechanism=mechanism)
     model.save_pretrained(tmp_path / "mine")
     hub.convert(tmp_path / "mine", tmp_path / "theirs.pt")
-    assert ("does not tell the residual mechanism" in caplog.text) == (mechanism == "residual")
+    options = json.loads((tmp_path / "args.json").read_text())  # which the official trainer reads to resume
+    version = 2 if arguments else 1
+    assert options["model"] == f"mtabn_v{version}_resnet18"
+    assert options["residual_attention"] is (mechanism == "residual")
+    assert (options["lr"], options["lr_steps"], options["epochs"]) == (0.01, [4, 8], 10)
     content = torch.load(tmp_path / "theirs.pt")
     weights = {f"module.{key}": value for key, value in to_reference(model.state_dict()).items()}
     assert content["model_state_dict"].keys() == weights.keys()
     assert all(torch.equal(content["model_state_dict"][key], value) for key, value in weights.items())
-    assert_equal(hub.load(tmp_path / "theirs.pt", mechanism=mechanism), model)
+    assert_equal(hub.load(tmp_path / "theirs.pt"), model)
+    assert not caplog.records
+
+
+def test_options_beside_a_converted_checkpoint_stay_and_another_mechanism_is_told(tmp_path, caplog):
+    official(mechanism="residual").save_pretrained(tmp_path / "mine")
+    (tmp_path / "args.json").write_text('{"residual_attention": false}')
+    hub.convert(tmp_path / "mine", tmp_path / "theirs.pt")
+    assert (tmp_path / "args.json").read_text() == '{"residual_attention": false}'
+    assert "was there already, and says of the residual mechanism False, expected True" in caplog.text
 
 
 def test_converted_checkpoint_is_one_that_the_official_trainer_resumes_from(tmp_path):
@@ -544,7 +558,7 @@ def test_converted_checkpoint_is_one_that_the_official_trainer_resumes_from(tmp_
     schedule.load_state_dict(content["scheduler_state_dict"])
     (group,) = optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.01, 0.9, 1e-4)
-    assert (list(schedule.milestones), schedule.gamma) == ([4, 8], 0.1)
+    assert (list(schedule.milestones), schedule.gamma) == ([1], 0.5)  # of that trainer's own options
     assert (content["epoch"], content["iteration"], content["best_score"]) == (0, 0, 0.0)
 
 

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from architectures import FAMILIES, build
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from abn import abn_resnet18, hub, registry, wrap_backbone
 from abn.network import ABN
@@ -73,6 +74,35 @@ def test_network_with_buffers_of_whole_numbers_comes_back_equal(name, tmp_path):
     assert any(not value.is_floating_point() and value.ndim for value in model.state_dict().values())
     model.save_pretrained(tmp_path)
     assert_equal(hub.load(tmp_path), model, size=224)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "classes"),
+    [
+        *(
+            ({"num_classes": 3}, classes)
+            for classes in ([0, 1, 2], range(3), {"a": 0, "b": 1, "c": 2}, {"a", "b", "c"}, "abc", ("a", "b"))
+        ),
+        ({"tasks": 2, "num_classes": 3}, ["a", "b", "c"]),
+    ],
+)
+def test_classes_that_are_not_a_name_for_each_are_refused_when_they_are_saved(arguments, classes, tmp_path):
+    model = wrap_backbone("timm/test_resnet", **arguments)
+    model.classes = classes
+    with pytest.raises(
+        ValueError, match=r"model\.classes is .*, expected a list of \d names, of the (tasks|classes) in"
+    ):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_network_with_a_branch_of_another_kind_is_refused(tmp_path):
+    model = wrap_backbone("timm/test_resnet", num_classes=3)
+    model.attention_branch = nn.Identity()
+    with pytest.raises(
+        ValueError, match="the network has a Identity and a PerceptionBranch, of which one took"
+    ):
+        model.save_pretrained(tmp_path)
 
 
 def test_network_with_tied_weights_comes_back_equal(tmp_path, monkeypatch):

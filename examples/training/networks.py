@@ -41,7 +41,7 @@ def create_network(options: Namespace, data: Data) -> ABN:
         if known != classes and set(known) & set(classes):
             raise ValueError(f"{options.evaluate} knows the classes {known}, {options.data} has {classes}")
     elif options.weights is not None:
-        model = _of_one_task(abn.hub.load(options.weights, num_classes=len(classes)), options.weights)
+        model = _of_one_task(_loaded(options, len(classes)), options.weights)
     else:
         arguments = dict(options.model_arguments)
         if options.backbone_weights is not None:
@@ -54,6 +54,16 @@ def create_network(options: Namespace, data: Data) -> ABN:
             preprocessing = replace(preprocessing, resize=preprocessing.size, crop_mode="squash")
     model.preprocessing, model.classes = preprocessing, classes
     return model
+
+
+def _loaded(options: Namespace, num_classes: int) -> ABN:
+    arguments = dict(options.model_arguments)
+    try:
+        return abn.hub.load(options.weights, num_classes=num_classes, **arguments)
+    except TypeError as error:  # one of its own arguments, given twice or not as it should be
+        raise ValueError(
+            f"{options.weights} is not loaded with the arguments {arguments}: {error}"
+        ) from error
 
 
 def _build(name: str, arguments: dict[str, Any], num_classes: int, size: tuple[int, int] | None) -> ABN:

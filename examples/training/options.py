@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         type=keyword,
         default=[],
         metavar="NAME=VALUE",
-        help="for its builder, added to those of a recipe",
+        help="for its builder, added to those of a recipe; or what --weights do not tell, such as dropout",
     )
     add(
         "--backbone-weights",

@@ -5,25 +5,22 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from abn.attention import check_counts
 from abn.checkpoint import CheckpointError
-from abn.convert import architecture, to_reference
 from abn.download import DownloadError, cached
 from abn.map_kinds import check_map
 from abn.mechanisms import check_mechanism
 from abn.network import ABN
+from abn.official import official_checkpoint, write_options
 from abn.published import PUBLISHED, Published, Weights
 from abn.saving import CONFIG, WEIGHTS, replacing
-from abn.stored import BESIDE, built, check_fit, contents, rebuilt
+from abn.stored import built, check_fit, checked_arguments, contents, rebuilt
 
 __all__ = ["CheckpointError", "DownloadError", "available", "convert", "load"]
 
@@ -51,6 +48,7 @@ def load(
     mechanism: str | None = None,
     map: str | None = None,
     progress: bool = True,
+    **arguments: object,
 ) -> ABN:
     """Loads a network with its weights.
 
@@ -82,6 +80,8 @@ def load(
             does not tell, and is then taken for ``"class_activation"``, the default of version 0.1, with a
             warning.
         progress: Shows a bar during a download.
+        **arguments: Of the builder of the network, in place of those that were saved, or that weights do not
+            tell: to fine-tune with ``dropout=0.3``, or ``drop_rate`` and ``drop_path_rate`` of timm.
 
     Returns:
         The network in evaluation mode, on the CPU, in the default floating-point type. Its ``preprocessing``
@@ -113,6 +113,7 @@ def load(
     entry = _published(source)
     path = _located(source, progress)
     config, weights = contents(path, _mechanism(mechanism, entry), map)
+    config |= checked_arguments(arguments, "hub.load")
     if tasks is not None and config.get("tasks") is None:
         raise ValueError(f"tasks is {tasks}, but {source} is a network of one task: leave it out")
     asked = {"num_classes": num_classes, "tasks": tasks}
@@ -144,7 +145,8 @@ def convert(
         source: As for :func:`load`.
         destination: ``.safetensors`` writes our names, and beside the weights how to build the network;
             ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
-            epoch 0, in the format that PyTorch 0.4 read.
+            epoch 0, in the format that PyTorch 0.4 read. Of several tasks, an ``args.json`` is written beside
+            it, if there is none, from which the official trainer takes its options when it resumes.
         mechanism: As for :func:`load`; a ``.safetensors`` file tells it.
         map: Likewise.
 
@@ -173,15 +175,11 @@ def convert(
         with replacing(destination) as file:
             save_file({key: value.contiguous().clone() for key, value in weights.items()}, file, metadata)
     else:
-        checkpoint = _official_checkpoint(config, weights, path)
-        if config.get("tasks") and config.get("mechanism") != "multiplicative":
-            _logger.warning(
-                "%s does not tell the residual mechanism: to load it, give mechanism='residual', or write "
-                '{"residual_attention": true} into an args.json beside it, as the official code does',
-                destination,
-            )
+        checkpoint = official_checkpoint(config, weights, path)
         with replacing(destination) as file:  # in the format that PyTorch 0.4 read
             torch.save(checkpoint, file, _use_new_zipfile_serialization=False)
+        if config.get("tasks"):
+            write_options(config, destination.with_name("args.json"))
 
 
 def _located(source: str | Path, progress: bool = True) -> Path:
@@ -241,51 +239,3 @@ def _check_published(entry: Weights, path: Path) -> None:
         raise CheckpointError(
             f"{path} holds the weights of {config}, expected those of {entry.model}{several}"
         )
-
-
-def _official_checkpoint(
-    config: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
-) -> dict[str, Any]:
-    """What the official trainer resumes from: DataParallel's names, and SGD before its first step."""
-    try:
-        official = to_reference(weights)
-        model, arguments = architecture(official)
-    except ValueError as error:
-        raise ValueError(f"{path} holds no network that the official code has: {error}") from error
-    same = {"model": model, "mechanism": "residual", "stage": "copy", "start": "new", **arguments}
-    # The shapes have told of the compression; the next two change no output.
-    irrelevant = {"compression", "dropout", "input_size", *BESIDE}
-    if "tasks" in arguments:
-        irrelevant.add("mechanism")  # that code looks for it in another file
-    given = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
-    others = {key: value for key, value in given.items() if value != same.get(key)}
-    if "tasks" not in arguments and len(official["att_conv.weight"]) != arguments["num_classes"]:
-        others["response_channels"] = len(official["att_conv.weight"])  # may be our default
-    if others:
-        raise ValueError(
-            f"{path} holds no network that the official code has: it is built with {others}, expected {same}"
-        )
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    parameters = [torch.nn.Parameter(value) for key, value in official.items() if not key.endswith(buffers)]
-    state_dict = {f"module.{key}": value for key, value in official.items()}
-    # Resuming replaces the settings of the command line by those of the file: here those of the recipes.
-    if "tasks" in arguments:
-        optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[4, 8])
-        return {
-            "epoch": 0,
-            "iteration": 0,
-            "best_score": 0.0,
-            "model_state_dict": state_dict,
-            "optimizer_state_dict": optimizer.state_dict(),
-            "scheduler_state_dict": schedule.state_dict(),
-        }
-    weight_decay = 5e-4 if model in ("abn_cifar_wide_resnet", "abn_cifar_resnext") else 1e-4
-    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=weight_decay)
-    return {
-        "epoch": 0,
-        "state_dict": state_dict,
-        "acc": 0.0,
-        "best_acc": 0.0,
-        "optimizer": optimizer.state_dict(),
-    }

@@ -1,7 +1,6 @@
 """The network: a feature extractor, an attention branch and a perception branch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from abn.attention import PretrainedAttentionBranch
 from abn.map_kinds import MAPS
 from abn.maps import check_range
 from abn.preprocessing import Preprocessing
@@ -192,9 +190,10 @@ class ABN(nn.Module):
 
         Raises:
             ValueError: If the network was not built by name, with ``wrap_backbone("timm/...")`` or a builder
-                such as ``abn_resnet50``, or if it was with an argument that JSON cannot hold.
+                such as ``abn_resnet50``, if it was with an argument that JSON cannot hold, or if ``classes``
+                are not one name for each class or task.
         """
-        save(self, self._current_config(), Path(directory))
+        save(self, Path(directory))
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Saves the network in a repository of the Hugging Face Hub, made if it does not exist.
@@ -210,27 +209,7 @@ class ABN(nn.Module):
         Raises:
             ValueError: As in :meth:`save_pretrained`.
         """
-        return push(self, self._current_config(), repo_id, private, token)
-
-    def _current_config(self) -> dict[str, Any] | None:
-        if self.config is None:
-            return None
-        # The mechanism may have been changed since; the others may be defaults, which may change.
-        config = {
-            **self.config,
-            "start": "pretrained" if isinstance(self.attention_branch, PretrainedAttentionBranch) else "new",
-            "map": self.attention_branch.map,
-            "mechanism": self.perception_branch.mechanism,
-        }
-        if self.stage is not None:
-            config["stage"] = self.stage
-        if (width := getattr(self.attention_branch, "response_channels", None)) is not None:
-            config["response_channels"] = width
-        if self.preprocessing is not None:
-            config["preprocessing"] = asdict(self.preprocessing)
-        if self.classes is not None:
-            config["classes"] = list(self.classes)
-        return config
+        return push(self, repo_id, private, token)
 
 
 class LogitsOnly(nn.Module):

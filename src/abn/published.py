@@ -75,6 +75,7 @@ PUBLISHED = Published([
     Weights("abn_resnet101", "abn_resnet101", "ImageNet", 21.8, 22.5, _FOLDER + "1B5jBHTfskKAgNpsFm9iADn1lskn2UWyk", *_OFFICIAL),
     Weights("abn_resnet152", "abn_resnet152", "ImageNet", 21.4, 22.2, _FOLDER + "1ZFq0ubZitsuOwPhrQopQOqVW5-KXflFr", *_OFFICIAL),
     Weights("abn_multitask_resnet101_celeba", "abn_resnet101", "CelebA, 40 attributes", None, None, _FILE + "18oy-0S4EYmp3ySVi30zW8lmoZsMPXYxT", *_CELEBA, tasks=40, mechanism="multiplicative"),
+    Weights("abn_multitask_resnet101_celeba_v1", "abn_resnet101", "CelebA, 40 attributes", None, None, _FILE + "1U3edI1ml88akuikKFmz4cYGSR5MOdtmt", *_CELEBA, tasks=40, mechanism="multiplicative"),  # of tag v1.0: two values per task
     Weights("abn_resnet50_mirror", "abn_resnet50", "ImageNet", 23.1, 24.1, _FILE + "12ca2mlKWeft-VNsjsFnhkxNnb2XyzfbZ", *_GALS),  # a copy of the official file
     Weights("abn_resnet50_waterbirds100", "abn_resnet50", "Waterbirds-100", None, None, _FILE + "1_UR4YUqwwRUHOZ4OxNjfHQMa5qyk-y2N", *_GALS, _WHOLE),
     Weights("abn_resnet50_waterbirds95", "abn_resnet50", "Waterbirds-95", None, None, _FILE + "1nknUUhWHLADGlu-pOcGHnaswc00ZUC7y", *_GALS, _WHOLE),

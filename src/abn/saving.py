@@ -6,26 +6,28 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_model
-from torch import nn
+
+from abn.attention import PretrainedAttentionBranch
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UNSAVED = frozenset({"pretrained_cfg", "pretrained_cfg_overlay"})
 """timm's arguments that change the network, but also say where to find weights."""
 
 
-def save(model: nn.Module, config: dict[str, Any] | None, directory: Path) -> None:
+def save(model: Any, directory: Path) -> None:
     """Writes ``config.json`` and ``model.safetensors``.
 
     Raises:
         OSError: If a file cannot be written.
         ValueError: If there is no configuration, or JSON cannot hold it.
     """
-    text = _json(config)
+    text = _json(configuration(model))
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as path:
         try:
@@ -36,9 +38,7 @@ def save(model: nn.Module, config: dict[str, Any] | None, directory: Path) -> No
         path.write_text(text, encoding="utf-8")
 
 
-def push(
-    model: nn.Module, config: dict[str, Any] | None, repo_id: str, private: bool | None, token: str | None
-) -> str:
+def push(model: Any, repo_id: str, private: bool | None, token: str | None) -> str:
     """Saves into a repository of the Hugging Face Hub and returns the address of the commit.
 
     Raises:
@@ -47,10 +47,58 @@ def push(
     from huggingface_hub import HfApi  # needed by few, and slow to import
 
     with tempfile.TemporaryDirectory() as directory:
-        save(model, config, Path(directory))
+        save(model, Path(directory))
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=directory))
+
+
+def configuration(model: Any) -> dict[str, Any] | None:
+    """What builds an :class:`abn.ABN` again, and what is known of its images and classes.
+
+    Raises:
+        ValueError: If a branch was replaced by a module of another kind, or classes are not a name for each.
+    """
+    if model.config is None:
+        return None
+    branches = model.attention_branch, model.perception_branch
+    if not all(hasattr(branch, name) for branch, name in zip(branches, ("map", "mechanism"), strict=True)):
+        kinds = " and a ".join(type(branch).__name__ for branch in branches)
+        raise ValueError(
+            f"the network has a {kinds}, of which one took the place of the branch that the configuration "
+            "builds: save its state_dict()"
+        )
+    # The mechanism may have been changed since; the others may be defaults, which may change.
+    config = {
+        **model.config,
+        "start": "pretrained" if isinstance(model.attention_branch, PretrainedAttentionBranch) else "new",
+        "map": model.attention_branch.map,
+        "mechanism": model.perception_branch.mechanism,
+    }
+    if model.stage is not None:
+        config["stage"] = model.stage
+    if (width := getattr(model.attention_branch, "response_channels", None)) is not None:
+        config["response_channels"] = width
+    if model.preprocessing is not None:
+        config["preprocessing"] = asdict(model.preprocessing)
+    if model.classes is not None:
+        config["classes"] = _names(model)
+    return config
+
+
+def _names(model: Any) -> list[str]:
+    """The names of the classes, or of the tasks."""
+    several = hasattr(model.perception_branch, "tasks")
+    count = model.perception_branch.tasks if several else model.attention_branch.num_classes
+    names = model.classes
+    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    if not listed or len(names) != count:
+        kind = "tasks" if several else "classes"
+        raise ValueError(
+            f"model.classes is {names!r}, expected a list of {count} names, of the {kind} in their order; or "
+            "None"
+        )
+    return list(names)
 
 
 def _json(config: dict[str, Any] | None) -> str:

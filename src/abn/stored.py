@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
+from abn.attention import default_response_channels
 from abn.backbone import WEIGHT_SOURCE_ARGUMENTS
 from abn.checkpoint import CheckpointError, misfits, read_checkpoint
 from abn.convert import architecture, from_reference, to_reference
@@ -98,6 +99,17 @@ def built(config: Mapping[str, Any], path: Path) -> ABN:
     return model
 
 
+def checked_arguments(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Arguments for a builder.
+
+    Raises:
+        ValueError: If one of them tells where weights come from.
+    """
+    if refused := sorted((WEIGHT_SOURCE_ARGUMENTS | UNSAVED).intersection(arguments)):
+        raise ValueError(f"{where} asks for {refused}, but all weights are in {WEIGHTS}: remove them")
+    return dict(arguments)
+
+
 def rebuilt(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], counts: Mapping[str, int], path: Path
 ) -> tuple[ABN, list[str]]:
@@ -119,13 +131,18 @@ def rebuilt(
     check_fit(weights, built(config, path), path)
     changed = {**config, **counts}
     before, after = ((each.get("tasks") or 1, each.get("num_classes") or 1) for each in (config, changed))
-    if config.get("response_channels") == math.prod(before):
-        changed["response_channels"] = None  # there was one for each score, and so there shall be
+    scores, kind = math.prod(after), MAPS.get(str(config.get("map")), MAPS["evidence"])
+    official = kind.of_evidence is None and kind.for_classes  # which has one response for each score
+    if (config.get("response_channels") or default_response_channels(math.prod(before))) == math.prod(before):
+        changed["response_channels"] = scores if official else None
     model = measured = built(changed, path)
     if before != after and math.prod(before) == math.prod(after):
         # As many scores, but others: yet another number tells which weights are as wide as they are many.
         measured = built({**changed, "tasks": changed["tasks"] + 1}, path)
     anew = [key for key, value in measured.state_dict().items() if value.shape != weights[key].shape]
+    if "attention_branch.map_conv.weight" in anew:
+        # The norm behind a new convolution starts anew too: its factor may be negative, and invert the map.
+        anew += [key for key in weights if key.startswith("attention_branch.map_norm.")]
     if anew and (config.get("tasks") is None or config["tasks"] != changed["tasks"]):
         model.classes = None  # whose names they were
     return model, anew
@@ -253,8 +270,7 @@ def _configuration(text: str | bytes, path: Path) -> dict[str, Any]:
             f"{path} names neither a model nor a backbone, expected what save_pretrained() writes: "
             '{"model": "abn_resnet50", ...} or {"backbone": "timm/...", ...}'
         )
-    if refused := (WEIGHT_SOURCE_ARGUMENTS | UNSAVED).intersection(config):
-        raise ValueError(f"{path} asks for {sorted(refused)}, but all weights are in {WEIGHTS}: remove them")
+    config = checked_arguments(config, str(path))
     if isinstance(config.get("input_size"), list):
         config["input_size"] = tuple(config["input_size"])  # JSON knows no tuples
     return config
