@@ -117,7 +117,7 @@ def count(backbone: nn.Module) -> int:
 def describe(model: ABN, shape: tuple[int, int, int], row: dict[str, str]) -> None:
     features = dry_run(model.feature_extractor, shape)
     attention_map = dry_run(model, shape).attention_map
-    row["split"] = model.config["split"]
+    row["split"] = model.built_with["split"]
     row["features"] = "×".join(map(str, features.shape[1:]))
     row["map"] = "×".join(map(str, attention_map.shape[2:]))
     if isinstance(model.attention_branch.stage, nn.Identity):

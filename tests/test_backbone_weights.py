@@ -140,7 +140,7 @@ def test_tilde_stands_for_the_home_directory(weights, tmp_path, monkeypatch):
 def test_saved_network_does_not_ask_for_the_file(weights, tmp_path):
     torch.save(weights, tmp_path / "weights.pth")
     model = wrap_backbone(NAME, backbone_weights=tmp_path / "weights.pth")
-    assert "backbone_weights" not in model.config
+    assert "backbone_weights" not in model.built_with
 
 
 def test_classes_and_preparation_of_torchvisions_weights_are_known(monkeypatch, tmp_path):

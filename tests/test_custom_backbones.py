@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from abn import CutError, find_splits, wrap_backbone
 
@@ -558,6 +559,24 @@ class SplitsTheRows(Plain):
         return self.fc(sum(rows.mean((2, 3)) for rows in self.c2(self.c1(images)).split(4, dim=2)))
 
 
+class ChangesWhatIsNotUsed(Plain):
+    """As a network for segmentation, of which a classifier beside the decoder is wanted alone."""
+
+    def forward(self, images):
+        features = self.c2(self.c1(images))
+        mask = F.interpolate(self.relu(self.c1(images)) * 2, scale_factor=2.0)
+        mask.relu_().add_(1)
+        return self.fc(features.mean((2, 3)))
+
+
+class ReadsThroughAnAlias(Plain):
+    def forward(self, images):
+        features = self.c2(self.c1(images))
+        flat = features.view(features.shape[0], -1)
+        flat.relu_()
+        return self.fc(features.mean((2, 3)))
+
+
 def with_instance_forward() -> nn.Module:
     backbone = Plain()
     backbone.forward = lambda images: Plain.forward(backbone, images * 3)
@@ -576,6 +595,7 @@ def with_hook() -> nn.Module:
         BranchesOnType,
         UpdatesBuffer,
         DiscardsInPlace,
+        ReadsThroughAnAlias,
         AddsToAliased,
         SplitsTheBatch,
         SplitsTheRows,
@@ -588,6 +608,11 @@ def test_what_a_trace_would_lose_is_refused(make_backbone):
         CutError, match=r"something that its trace has lost: .* in the forward, |cannot be traced: "
     ):
         wrap_backbone(make_backbone(), input_size=32)
+
+
+def test_change_in_place_of_what_does_not_lead_to_the_logits_is_left_out():
+    model = assert_equals_plain(ChangesWhatIsNotUsed())
+    assert "interpolate" not in str(model.feature_extractor.graph) + str(model.perception_branch.tail.graph)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def files(cache: Path) -> list[str]:
 def test_address_is_fetched_once(server, cache, content):
     model = hub.load(server.address())
     assert not any(module.training for module in model.modules())
-    assert model.config["model"] == "abn_cifar_resnet"
+    assert model.built_with["model"] == "abn_cifar_resnet"
     name, record = files(cache)
     assert name.endswith("-model.pth")
     assert (cache / name).read_bytes() == content
@@ -337,7 +337,7 @@ def test_published_weights_come_from_their_file(drive):
     download.side_effect = lambda *args, output, **kwargs: Path(output).write_bytes(buffer.getvalue())
     model = hub.load("abn_resnet18_cub", progress=False)
     built = {"model": "abn_resnet18", "num_classes": 200, "map": "convolution"}
-    assert model.config == {**built, "stage": "copy", "start": "new", "mechanism": "residual"}
+    assert model.built_with == {**built, "stage": "copy", "start": "new", "mechanism": "residual"}
     assert (
         download.call_args.kwargs["url"]
         == "https://drive.google.com/file/d/1SGlBahck_F8CkBmfxkCCjBjA_2UT_t1v"

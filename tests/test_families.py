@@ -50,6 +50,6 @@ def test_family_is_cut_as_the_table_says(row):
             model = wrap_backbone(row["model"], stage="dense")
             assert isinstance(model.attention_branch, AttentionBranch)
     shape = input_shape(backbone, None)
-    assert model.config["split"] == row["split"]
+    assert model.built_with["split"] == row["split"]
     assert "×".join(map(str, dry_run(model.feature_extractor, shape).shape[1:])) == row["features"]
     assert "×".join(map(str, dry_run(model, shape).attention_map.shape[2:])) == row["map"]

@@ -45,7 +45,7 @@ def assert_equal(ours: ABN, theirs: ABN) -> None:
         assert torch.equal(ours.state_dict()[key], value), key
     channels = ours.feature_extractor.conv1.in_channels
     images = (
-        torch.randn(2, channels, 32, 32) if "cifar" in ours.config["model"] else torch.randn(2, 3, 64, 64)
+        torch.randn(2, channels, 32, 32) if "cifar" in ours.built_with["model"] else torch.randn(2, 3, 64, 64)
     )
     with torch.no_grad():
         for one, other in zip(ours(images), theirs(images), strict=True):
@@ -67,8 +67,8 @@ def test_directory_holds_what_a_builder_made(name, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = hub.load(tmp_path)
     stage = further.get("stage", "copy")
-    assert loaded.config == {
-        **model.config,
+    assert loaded.built_with == {
+        **model.built_with,
         "start": "new",
         "stage": stage,
         "mechanism": model.perception_branch.mechanism,
@@ -122,7 +122,7 @@ def test_another_number_of_classes_renews_what_is_as_wide_as_they_are(checkpoint
     (record,) = caplog.records
     assert set(record.getMessage().split("=3: ")[1].split(", ")) == renewed
     assert "model_best.pth.tar: started anew for num_classes=3: " in record.getMessage()
-    assert loaded.config["num_classes"] == 3
+    assert loaded.built_with["num_classes"] == 3
     output = loaded(torch.randn(2, 3, 32, 32))
     assert output.attention_logits.shape == output.perception_logits.shape == (2, 3)
 
@@ -151,14 +151,14 @@ def test_official_network_for_other_classes_stays_one_that_the_official_code_has
 def test_what_weights_do_not_tell_can_be_given(tmp_path):
     network = abn.abn_cifar_wide_resnet(10, 2, dropout=0.3, map="convolution")
     torch.save({"state_dict": to_reference(network.state_dict())}, tmp_path / "wrn.pth.tar")
-    assert hub.load(tmp_path / "wrn.pth.tar").config["dropout"] == 0
+    assert hub.load(tmp_path / "wrn.pth.tar").built_with["dropout"] == 0
     model = hub.load(tmp_path / "wrn.pth.tar", dropout=0.3, num_classes=4)
     assert {layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)} == {0.3}
     model.save_pretrained(tmp_path / "mine")
-    assert hub.load(tmp_path / "mine").config["dropout"] == 0.3
+    assert hub.load(tmp_path / "mine").built_with["dropout"] == 0.3
     timms = wrap_backbone("timm/test_resnet", num_classes=4)
     timms.save_pretrained(tmp_path / "timm")
-    assert hub.load(tmp_path / "timm", drop_rate=0.5).config["drop_rate"] == 0.5
+    assert hub.load(tmp_path / "timm", drop_rate=0.5).built_with["drop_rate"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_any_network_is_put_into_one_file(tmp_path):
     model = wrap_backbone("timm/test_resnet")
     model.save_pretrained(tmp_path / "mine")
     hub.convert(tmp_path / "mine", tmp_path / "ours.safetensors")
-    assert hub.load(tmp_path / "ours.safetensors").config == model.config
+    assert hub.load(tmp_path / "ours.safetensors").built_with == model.built_with
 
 
 def test_destination_without_a_directory_is_refused(checkpoint, tmp_path):

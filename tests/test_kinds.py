@@ -64,7 +64,7 @@ NEW = {"stage": "copy", "start": "new", "map": "class_activation", "mechanism": 
 @pytest.mark.parametrize("arguments", [{}, {"map": "convolution"}, {"map": "log_sum"}])
 def test_backbone_without_weights_makes_the_network_that_it_made_in_version_0_1(arguments):
     model = wrap_backbone("timm/test_resnet", **arguments)
-    assert {key: model.config[key] for key in NEW} == NEW | arguments
+    assert {key: model.built_with[key] for key in NEW} == NEW | arguments
     assert isinstance(model.attention_branch, AttentionBranch)
 
 

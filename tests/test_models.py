@@ -139,7 +139,7 @@ def test_stage_can_be_chosen(name):
     stage = torch.nn.Conv2d(none.attention_branch.norm.num_features, 8, 1)
     own = abn.create_model(f"abn_{name}", stage=stage, **CIFAR[name])
     assert own.attention_branch.stage is stage
-    assert own.config is None  # no name can tell how to build it again
+    assert own.built_with is None  # no name can tell how to build it again
 
 
 @pytest.mark.parametrize("name", ["cifar_densenet", "cifar_wide_resnet"])
@@ -195,11 +195,11 @@ def test_name_is_registered_once(monkeypatch):
 
 
 def test_network_remembers_how_to_build_it_but_not_what_to_fetch():
-    assert abn.abn_resnet18(num_classes=3, progress=False).config == {
+    assert abn.abn_resnet18(num_classes=3, progress=False).built_with == {
         "model": "abn_resnet18",
         "num_classes": 3,
     }
-    assert abn.abn_cifar_resnet(8).config == {
+    assert abn.abn_cifar_resnet(8).built_with == {
         "model": "abn_cifar_resnet",
         "depth": 8,
         "num_classes": 10,

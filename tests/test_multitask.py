@@ -371,7 +371,7 @@ def test_mechanism_is_guessed_with_a_warning_unless_one_says_it(checkpoint, capl
         residual = hub.load(checkpoint, mechanism="residual")
         assert not caplog.records
         guessed = hub.load(checkpoint)
-    assert residual.perception_branch.mechanism == residual.config["mechanism"] == "residual"
+    assert residual.perception_branch.mechanism == residual.built_with["mechanism"] == "residual"
     assert guessed.perception_branch.mechanism == "multiplicative"
     (record,) = caplog.records
     assert (

@@ -146,13 +146,25 @@ def test_2000_batches_of_varied_size_leave_no_memory_behind():
 
 
 @pytest.mark.parametrize("name", FEW_FAMILIES)
-def test_exports_with_dynamic_shapes(name):
+def test_exports_with_dynamic_shapes(name, tmp_path):
     model = network(name)
-    exported = torch.export.export(model, (images_for(name),), dynamic_shapes=(dynamic(name),)).module()
+    exported = torch.export.export(model, (images_for(name),), dynamic_shapes=(dynamic(name),))
+    torch.export.save(exported, tmp_path / "model.pt2")
+    exported = torch.export.load(tmp_path / "model.pt2").module()
     images = images_for(name, batch=3)
     if "coatnet" not in name:
         images = torch.randn(3, 3, 96, 128)
-    assert_close(exported(images), model(images))
+    output = exported(images)
+    assert isinstance(output, ABNOutput)
+    assert_close(output, model(images))
+
+
+@pytest.mark.slow
+def test_compiles_ahead_of_time(tmp_path):
+    model, images = network(FAMILIES[0]), images_for(FAMILIES[0])
+    exported = torch.export.export(model, (images,))
+    package = torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "model.pt2"))
+    assert_close(torch._inductor.aoti_load_package(package)(images), model(images), tolerance=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in FEW_FAMILIES if name.values[0] not in SLOW_TO_ONNX])

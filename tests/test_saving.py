@@ -30,7 +30,7 @@ def test_network_built_by_name_comes_back_equal(name, tmp_path):
     loaded = hub.load(tmp_path)
     assert not any(module.training for module in loaded.modules())
     assert loaded.perception_branch.mechanism == "multiplicative"
-    assert loaded.config == model.config
+    assert loaded.built_with == model.built_with
     assert_equal(loaded, model, size=160)
 
 
@@ -59,8 +59,8 @@ def test_loading_fetches_no_weights(tmp_path, monkeypatch):
     state = build("torchvision/googlenet", aux_logits=True).state_dict()
     monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", lambda *args, **kwargs: state)
     model = wrap_backbone("torchvision/googlenet", weights=weights).eval()
-    assert "weights" not in model.config
-    assert model.config["transform_input"]  # which torchvision sets for these weights
+    assert "weights" not in model.built_with
+    assert model.built_with["transform_input"]  # which torchvision sets for these weights
     model.save_pretrained(tmp_path)
     monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", fail)
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)

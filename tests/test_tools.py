@@ -2,15 +2,18 @@
 
 import copy
 import math
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from architectures import FAMILIES, build
+from PIL import Image
 from torch import nn
 
-from abn import ABN, LogitsOnly, metrics, wrap_backbone
+from abn import ABN, LogitsOnly, hub, metrics, wrap_backbone
 from abn.maps import resized
 
 
@@ -112,6 +115,62 @@ def test_low_rank_adapters_of_the_classifier_take_part_in_the_map(kind, images):
     torch.testing.assert_close(adapted, model(images))
     if "tasks" not in kind:
         assert model.class_map(images, 1).shape == before.attention_map.shape
+
+
+def blocks_of_the_documentation(heading: str) -> list[str]:
+    """The Python under a heading of docs/running.md, less what takes long or cannot be fetched."""
+    page = (Path(__file__).parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    shorter = {
+        '"timm/resnet50", pretrained=True': '"timm/test_resnet"',
+        "max_epochs=10": "max_epochs=1, enable_progress_bar=False, logger=False",
+        "num_train_epochs=10": "num_train_epochs=1, disable_tqdm=True, report_to=[], use_cpu=True",
+    }
+    blocks = [part.split("```")[0] for part in section.split("```python\n")[1:]]
+    for long, short in shorter.items():
+        blocks = [block.replace(long, short) for block in blocks]
+    return blocks
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_other_trainers_train_as_the_documentation_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples = [{"images": torch.randn(3, 64, 64), "labels": index % 4} for index in range(16)]
+    batches = [(example["images"], example["labels"]) for example in examples]
+    names = {"examples": examples}
+    for block, library in zip(
+        blocks_of_the_documentation("Other trainers"),
+        ("lightning", "accelerate", "transformers"),
+        strict=True,
+    ):
+        assert library in block
+        names["loader"] = torch.utils.data.DataLoader(batches, batch_size=8)
+        before = names["model"].state_dict() if "model" in names else {}
+        before = {key: value.clone() for key, value in before.items()}
+        exec(block, names)
+        saved = hub.load(tmp_path / "mine").state_dict()
+        key = "attention_branch.classifier.weight"
+        assert key not in before or not torch.equal(saved[key], before[key])
+        shutil.rmtree(tmp_path / "mine")
+    metrics_of_evaluation = names["trainer"].evaluate()
+    assert metrics_of_evaluation["eval_loss"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_exported_networks_are_loaded_as_the_documentation_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, images = network(num_classes=4), torch.randn(2, 3, 64, 64)
+    names = {"torch": torch, "model": model, "images": images}
+    for block in blocks_of_the_documentation("Compile and export"):
+        exec(block, names)
+        if "perception_logits" in names:
+            torch.testing.assert_close(
+                names["attention_map"], model(images).attention_map, rtol=1e-4, atol=1e-4
+            )
+    with Image.open("map.png") as picture:
+        assert picture.size == (224, 224)
+        assert picture.getextrema()[1] > 200  # the map's maximum is 1
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ def test_fine_tuning_takes_what_the_weights_do_not_tell(tmp_path, trained, refus
     torch.save({"state_dict": network.state_dict()}, tmp_path / "wide.pth.tar")
     words = ["--weights", tmp_path / "wide.pth.tar", "--model-arguments", "depth=10", "widen_factor=1"]
     trained("--output", tmp_path / "run", "--epochs", "1", *words, "dropout=0.3")
-    assert abn.hub.load(tmp_path / "run" / "best").config["dropout"] == 0.3
+    assert abn.hub.load(tmp_path / "run" / "best").built_with["dropout"] == 0.3
     refused("does not hold the weights of", "--output", tmp_path / "other", *words, "depth=16")
     refused("is not loaded with", "--output", tmp_path / "other", *words, "num_classes=3")
 
@@ -224,7 +224,7 @@ def test_fine_tuning_takes_what_the_weights_do_not_tell(tmp_path, trained, refus
 def test_backbone_of_timm_is_trained_with_its_own_colours(tmp_path, trained):
     trained("--model", "timm/test_resnet", "--output", tmp_path / "run", "--epochs", 1)
     network = abn.hub.load(tmp_path / "run" / "best")
-    assert network.config["backbone"] == "timm/test_resnet"
+    assert network.built_with["backbone"] == "timm/test_resnet"
     assert network.preprocessing.mean == (0.5, 0.5, 0.5)
 
 

@@ -102,7 +102,7 @@ def load(
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     abn_resnet18(num_classes=10).save_pretrained(directory)
         ...     model = load(directory)
-        >>> model.config["model"], model.config["num_classes"]
+        >>> model.built_with["model"], model.built_with["num_classes"]
         ('abn_resnet18', 10)
     """
     check_counts(num_classes=num_classes, tasks=tasks)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import _register_namedtuple
 
 from abn.map_kinds import MAPS
 from abn.maps import check_range
@@ -25,6 +26,10 @@ class ABNOutput(NamedTuple):
     attention_map: Tensor
     """Where the network looked, (B, 1, h, w) or one map per task, (B, T, h, w), in [0, 1]; but for two kinds
     of official networks, where ``map="log_sum"`` is at least 0, and ``"response"`` is of any sign."""
+
+
+# Else torch.export.save() refuses a network that returns one.
+_register_namedtuple(ABNOutput, serialized_type_name="abn.ABNOutput")
 
 
 class ABN(nn.Module):
@@ -60,8 +65,10 @@ class ABN(nn.Module):
         self.feature_extractor = feature_extractor
         self.attention_branch = attention_branch
         self.perception_branch = perception_branch
-        self.config: dict[str, Any] | None = None
-        """The arguments of :func:`abn.wrap_backbone` that build this network, if they include its name."""
+        self.built_with: dict[str, Any] | None = None
+        """The arguments of :func:`abn.wrap_backbone`, or of the builder named under ``"model"``, that build
+        this network; none if no name builds it. (``config`` is what transformers would take for its own.)
+        """
         self.stage: str | None = None
         """The kind of stage, for the configuration; none if it is a module of the user's own."""
         self.preprocessing: Preprocessing | None = None

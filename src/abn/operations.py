@@ -1,5 +1,6 @@
 """The tensor operations of a forward, in order: what two ways of running it must agree on."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -33,7 +34,10 @@ class _Operation(NamedTuple):
     name: str
     inputs: list[Any]
     """Settings as they are, tensors as (shape, source): another operation's index, or a name."""
-    changes_input: bool
+    memory: set[int]
+    """What its inputs lie in."""
+    changed: set[int]
+    """What of that it changes."""
 
 
 # PyTorch leaves its base class untyped, hence the two ignores.
@@ -51,6 +55,7 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ] = {}  # keeps the tensor, so that its id stays its own
         given = {"images": images, **dict(module.named_parameters()), **dict(module.named_buffers())}
         self._sources.update((id(tensor), (tensor, name)) for name, tensor in given.items())
+        self._given = _memory_of(given.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -58,7 +63,8 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(id(value) in self._sources for value in inputs):
             name = str(func).replace("_.", ".")  # torch.fx turns x += y into x = x + y
             described = [self._describe(value) if isinstance(value, Tensor) else value for value in inputs]
-            self._operations.append(_Operation(name, described, str(func) != name))
+            changed = _memory_of(tree_leaves(_changed(func, args, kwargs or {})))
+            self._operations.append(_Operation(name, described, _memory_of(inputs), changed))
             for value in tree_leaves(result):
                 if isinstance(value, Tensor):
                     self._sources[id(value)] = (value, len(self._operations) - 1)
@@ -69,13 +75,17 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tuple(tensor.shape), source
 
     def leading_to(self, result: Tensor) -> list[str]:
-        """The operations that lead to the result, or change a tensor in place; numbered anew."""
+        """The operations that lead to the result, or change the images, a weight or a buffer; numbered anew.
+
+        One that works in place leads to it if something is read later from the memory that it changes.
+        """
         _, source = self._describe(result)
-        needed = {source}
+        needed, read = {source}, self._given | _memory_of([result])
         for index in reversed(range(len(self._operations))):
-            _, inputs, changes_input = self._operations[index]
-            if index in needed or changes_input:
+            _, inputs, memory, changed = self._operations[index]
+            if index in needed or changed & read:
                 needed |= {index, *(value[1] for value in inputs if isinstance(value, tuple))}
+                read |= memory
         order = [index for index in range(len(self._operations)) if index in needed]
         number = {index: f"operation {i}" for i, index in enumerate(order, 1)}
 
@@ -88,6 +98,19 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return [
             f"{op.name}({', '.join(map(text, op.inputs))})" for op in map(self._operations.__getitem__, order)
         ]
+
+
+def _memory_of(values: Iterable[Any]) -> set[int]:
+    """The memory that tensors lie in; those that share it overlap, or might."""
+    return {value.untyped_storage()._cdata for value in values if isinstance(value, Tensor)}
+
+
+def _changed(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that an operation changes in place."""
+    arguments = operation._schema.arguments
+    given = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
+    written = [arg.name for arg in arguments if arg.alias_info is not None and arg.alias_info.is_write]
+    return [given.get(name) for name in written]
 
 
 def first_difference(forward: list[str], trace: list[str]) -> str | None:

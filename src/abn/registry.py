@@ -35,7 +35,7 @@ def register_model(builder: Callable[Arguments, Model]) -> Callable[Arguments, M
     def build(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
         model = builder(*args, **kwargs)
         if isinstance(model, ABN):
-            model.config = _config(builder, *args, **kwargs)
+            model.built_with = _config(builder, *args, **kwargs)
         return model
 
     _builders[name] = build

@@ -59,7 +59,7 @@ def configuration(model: Any) -> dict[str, Any] | None:
     Raises:
         ValueError: If a branch was replaced by a module of another kind, or classes are not a name for each.
     """
-    if model.config is None:
+    if model.built_with is None:
         return None
     branches = model.attention_branch, model.perception_branch
     if not all(hasattr(branch, name) for branch, name in zip(branches, ("map", "mechanism"), strict=True)):
@@ -70,7 +70,7 @@ def configuration(model: Any) -> dict[str, Any] | None:
         )
     # The mechanism may have been changed since; the others may be defaults, which may change.
     config = {
-        **model.config,
+        **model.built_with,
         "start": "pretrained" if isinstance(model.attention_branch, PretrainedAttentionBranch) else "new",
         "map": model.attention_branch.map,
         "mechanism": model.perception_branch.mechanism,

@@ -167,7 +167,7 @@ def check_fit(weights: Mapping[str, Tensor], model: ABN, path: Path) -> None:
     faults = misfits(weights, model.state_dict())
     lines = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
     if lines:
-        raise CheckpointError("\n".join([f"{path} does not hold the weights of {model.config}", *lines]))
+        raise CheckpointError("\n".join([f"{path} does not hold the weights of {model.built_with}", *lines]))
 
 
 def _directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -154,13 +154,13 @@ def wrap_backbone(
     outputs = num_classes if tasks is None else tasks * (num_classes or 1)
     if outputs is not None:
         replace_classifier(backbone, outputs, shape)
-    elif getattr(backbone, "num_classes", None) == 0:  # of timm
+
+    parts = cut(backbone, shape, split)
+    if outputs is None and getattr(backbone, "num_classes", None) == 0:  # of timm
         raise ValueError(
             f"{type(backbone).__name__} was built with num_classes=0, so it has no classifier: give "
             "num_classes=, and it gets a new one"
         )
-
-    parts = cut(backbone, shape, split)
     if outputs not in (None, parts.num_classes):
         raise ValueError(
             f"asked for {outputs} logits, but with its classifier replaced {type(backbone).__name__} still "
@@ -200,7 +200,7 @@ def wrap_backbone(
         model.classes = classes
     model.stage = stage if isinstance(stage, str) else None
     if name is not None and model.stage is not None:
-        model.config = {
+        model.built_with = {
             "backbone": name,
             **building_arguments(backbone, backbone_arguments),
             "num_classes": num_classes if outputs is not None else classes_of_file,
