@@ -3,7 +3,8 @@
     python examples/coverage.py                        # all of them, in hours; goes on where it stopped
     python examples/coverage.py --models "timm/resnet*" --directory /tmp
 
-Each model is built with random weights and wrapped, as a pretrained one is, for images of its own size. Up
+Each model is built with random weights and wrapped, as a pretrained one is, for images of its own size; an
+encoder without a classifier gets one for 1000 classes. Up
 to a limit of parameters it is then run for real, at the smallest size of images that it takes: a map of ones
 must give the plain model's logits bit for bit, the dense stage must hold the model's own last feature map,
 and the loss must give every parameter a gradient. Larger ones stay on the meta device.
@@ -83,13 +84,17 @@ def examine(task: tuple[str, float]) -> dict[str, str]:
     row = dict.fromkeys(COLUMNS, "") | {"model": name}
     try:
         backbone, device = build(name, limit)
+        classes = {}
+        if getattr(backbone, "num_classes", None) == 0:  # an encoder, which gets a classifier
+            classes = {"num_classes": 1000}
+            backbone, device = build(name, limit, **classes)
         row["family"] = f"{name.split('/')[0]}/{type(backbone).__module__.split('.')[-1]}"
         row["parameters"] = f"{count(backbone) / 1e6:.1f} M"
         with torch.device(device):
             try:
-                model = wrap_backbone(name, start="pretrained")
+                model = wrap_backbone(name, start="pretrained", **classes)
             except ValueError:  # its classifier is read in no such way, or it cannot be cut at all
-                model = wrap_backbone(name, stage="dense", map="evidence", mechanism="dimming")
+                model = wrap_backbone(name, stage="dense", map="evidence", mechanism="dimming", **classes)
         describe(model, input_shape(backbone, None), row)
         if count(backbone) <= limit * 1e6:
             compare(backbone, model, row)
@@ -100,14 +105,16 @@ def examine(task: tuple[str, float]) -> dict[str, str]:
     return row
 
 
-def build(name: str, limit: float) -> tuple[nn.Module, str]:
+def build(name: str, limit: float, **arguments: object) -> tuple[nn.Module, str]:
     """The plain model, and its device: the meta device if it is above the limit, and can be built there."""
     try:
         with torch.device("meta"):
-            backbone = create_backbone(name)
+            backbone = create_backbone(name, **arguments)
     except Exception:  # some compute with numbers when they are built
-        return create_backbone(name), "cpu"
-    return (backbone, "meta") if count(backbone) > limit * 1e6 else (create_backbone(name), "cpu")
+        return create_backbone(name, **arguments), "cpu"
+    if count(backbone) > limit * 1e6:
+        return backbone, "meta"
+    return create_backbone(name, **arguments), "cpu"
 
 
 def count(backbone: nn.Module) -> int:

@@ -1,11 +1,13 @@
 """Networks of one's own: what `wrap_backbone` carries, and what it says where it cannot."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from abn import CutError, find_splits, wrap_backbone
 
@@ -408,6 +410,47 @@ def test_backbone_that_cannot_be_copied_is_refused():
     backbone.weights = backbone.c1.weight * 2
     with pytest.raises(TypeError, match=r"Plain cannot be copied by copy\.deepcopy: .*\n.*parametrizations"):
         wrap_backbone(backbone)
+
+
+class Extractor:
+    """As those of class activation maps, which keep what a layer returned."""
+
+    def __init__(self, layer: nn.Module, partly: bool) -> None:
+        hook = partial(self.keep, index=0) if partly else self.keep
+        layer.register_forward_hook(hook)
+
+    def keep(self, module, inputs, output, index=0) -> None:
+        self.kept = output
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_backbone_that_a_tool_listens_to_is_refused(partly):
+    backbone = Plain()
+    tool = Extractor(backbone.c1, partly)
+    backbone(torch.randn(1, 3, 32, 32))
+    with pytest.raises(
+        TypeError, match="c1 has a hook of Extractor: remove the hooks of such a tool before wrapping"
+    ):
+        wrap_backbone(backbone)
+    assert tool.kept.shape[1] == 8
+
+
+def pruned() -> nn.Module:
+    backbone = Plain()
+    prune.l1_unstructured(backbone.c1, "weight", 0.5)
+    return backbone
+
+
+def storing() -> nn.Module:
+    backbone = Plain()
+    backbone.c2.last = backbone.c1(torch.zeros(1, 3, 8, 8))
+    return backbone
+
+
+@pytest.mark.parametrize(("make_backbone", "name"), [(pruned, r"c1\.weight"), (storing, r"c2\.last")])
+def test_what_keeps_a_backbone_from_being_copied_is_named(make_backbone, name):
+    with pytest.raises(TypeError, match=rf"it holds tensors that were computed, {name}\n.*prune\.remove"):
+        wrap_backbone(make_backbone())
 
 
 def test_function_and_module_of_the_same_name_are_told_apart():

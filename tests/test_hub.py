@@ -161,6 +161,24 @@ def test_what_weights_do_not_tell_can_be_given(tmp_path):
     assert hub.load(tmp_path / "timm", drop_rate=0.5).built_with["drop_rate"] == 0.5
 
 
+def test_state_dict_of_a_module_of_lightning_is_one(tmp_path):
+    model = network("abn_resnet18")
+    state_dict = {f"model.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state_dict, "epoch": 3}, tmp_path / "last.ckpt")
+    loaded = hub.load(tmp_path / "last.ckpt")
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("beside", ["alone", "in a directory"])
+def test_weights_of_a_plain_network_are_told_where_they_belong(beside, tmp_path):
+    wrap_backbone("timm/test_resnet").save_pretrained(tmp_path)
+    save_file(abn.backbone.create_backbone("timm/test_resnet").state_dict(), tmp_path / "model.safetensors")
+    path = tmp_path / "model.safetensors" if beside == "alone" else tmp_path
+    with pytest.raises(CheckpointError, match="hand them to wrap_backbone") as error:
+        hub.load(path)
+    assert len(str(error.value)) < 1500
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

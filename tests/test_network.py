@@ -128,6 +128,23 @@ def test_single_image_without_batch_is_refused():
         small_network()(torch.zeros(3, 16, 16))
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            (2, 64, 64, 3),
+            r"images have shape \(2, 64, 64, 3\), expected \(B, 3, H, W\): move .*permute\(0, 3, 1, 2\)",
+        ),
+        ((2, 1, 64, 64), r"images have shape \(2, 1, 64, 64\), expected \(B, 3, H, W\)$"),
+    ],
+)
+def test_images_of_other_channels_are_refused(shape, message):
+    model = wrap_backbone("timm/test_resnet", num_classes=4)
+    for call in (model, lambda images: model.class_map(images, 0)):
+        with pytest.raises(ValueError, match=message):
+            call(torch.zeros(shape))
+
+
 def test_images_too_small_for_a_map_are_refused():
     with pytest.raises(ValueError, match=r"features have shape \(2, 8, 1, 1\).* larger images"):
         small_network()(torch.zeros(2, 3, 2, 2))

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from abn.checkpoint import listed
 from abn.dry_run import Shape, dry_run
 from abn.preprocessing import LONGEST
 
@@ -77,13 +78,40 @@ def build_or_copy(backbone: nn.Module | str, arguments: dict[str, object]) -> nn
         )
     if any(isinstance(parameter, UninitializedParameter) for parameter in backbone.parameters()):
         raise TypeError(f"{type(backbone).__name__} has lazy layers: run it once on images before wrapping")
+    if tools := _tools_at_work(backbone):
+        raise TypeError(
+            f"{listed(tools)}: remove the hooks of such a tool before wrapping, or the copy would keep the "
+            "tool alive, and all that it holds"
+        )
     try:
         return copy.deepcopy(backbone)
     except Exception as error:  # the backbone is the user's own, and may fail in any way
+        computed = [
+            f"{name}.{key}".lstrip(".")
+            for name, module in backbone.named_modules()
+            for key, value in vars(module).items()
+            if isinstance(value, Tensor) and value.grad_fn is not None
+        ]
+        reason = str(error).partition(". ")[0]
+        if computed:
+            reason = f"it holds tensors that were computed, {listed(computed)}"
         raise TypeError(
-            f"{type(backbone).__name__} cannot be copied by copy.deepcopy: {error}\n"
-            "If it uses the old weight_norm or spectral_norm, use those of torch.nn.utils.parametrizations"
+            f"{type(backbone).__name__} cannot be copied by copy.deepcopy: {reason}\n"
+            "For weights with the old weight_norm or spectral_norm, use those of "
+            "torch.nn.utils.parametrizations; make pruned ones permanent, torch.nn.utils.prune.remove(); "
+            "delete activations that a forward has stored"
         ) from error
+
+
+def _tools_at_work(backbone: nn.Module) -> list[str]:
+    """Hooks that belong to an object, such as an extractor of class activation maps, and of which modules."""
+    tools: dict[str, None] = {}
+    for name, module in backbone.named_modules():
+        for hook in [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]:
+            owner = getattr(getattr(hook, "func", hook), "__self__", None)
+            if owner is not None and not isinstance(owner, nn.Module):
+                tools[f"{name or 'the backbone'} has a hook of {type(owner).__name__}"] = None
+    return list(tools)
 
 
 def building_arguments(backbone: nn.Module, arguments: dict[str, object]) -> dict[str, object]:

@@ -88,8 +88,8 @@ def load(
         and the names of its ``classes`` are set where they are known.
 
     Raises:
-        CheckpointError: If a file is no checkpoint, or its weights are not those of its network; all that are
-            missing, left over or of another shape are named. A ``ValueError``.
+        CheckpointError: If a file is no checkpoint, or its weights are not those of its network; the first
+            that are missing, left over or of another shape are named. A ``ValueError``.
         DownloadError: If a file cannot be fetched. Says where to get and put it by hand. An ``OSError``.
         FileNotFoundError: If there is no such file, or a directory lacks one.
         TypeError: If the source is none of these.

@@ -71,6 +71,8 @@ class ABN(nn.Module):
         """
         self.stage: str | None = None
         """The kind of stage, for the configuration; none if it is a module of the user's own."""
+        self.in_channels: int | None = None
+        """Channels of the images, where known."""
         self.preprocessing: Preprocessing | None = None
         """What is done to images before the network sees them, where known. Saved with the network."""
         self.classes: Sequence[str] | None = None
@@ -92,13 +94,13 @@ class ABN(nn.Module):
 
         Raises:
             TypeError: If the images are not floating point.
-            ValueError: If the images are not (B, C, H, W) or hold NaN, are so small that their features
-                have a single pixel, or if ``attention_map`` has another shape, type or range. Values are
-                looked at on the CPU alone, and not in a compiled or exported model: elsewhere every call
-                would wait for the device.
+            ValueError: If the images are not (B, C, H, W), with as many channels as the network was made for,
+                hold NaN, or are so small that their features have a single pixel; or if ``attention_map`` has
+                another shape, type or range. Values are looked at on the CPU alone, and not in a compiled or
+                exported model: elsewhere every call would wait for the device.
         """
         if not torch.compiler.is_compiling():
-            _check(images)
+            _check(images, self.in_channels)
             kind = MAPS.get(getattr(self.attention_branch, "map", ""), MAPS["evidence"])
             if attention_map is not None and kind.bounded:
                 check_range(attention_map, "attention_map")
@@ -141,7 +143,7 @@ class ABN(nn.Module):
                 "evidence for classes, expected an AttentionBranch with map='evidence'"
             )
         if not torch.compiler.is_compiling():
-            _check(images)
+            _check(images, self.in_channels)
         count = branch.num_classes
         chosen = torch.as_tensor(classes, device=images.device)
         fits = chosen.ndim == 0 or chosen.shape == images.shape[:1]
@@ -246,7 +248,7 @@ class LogitsOnly(nn.Module):
         return output.perception_logits
 
 
-def _check(images: Tensor) -> None:
+def _check(images: Tensor, channels: int | None) -> None:
     if not images.is_floating_point():
         raise TypeError(
             f"images are {images.dtype}, expected floating point: scale and normalise them as in training, "
@@ -257,6 +259,9 @@ def _check(images: Tensor) -> None:
             f"images have shape {tuple(images.shape)}, expected (B, C, H, W): "
             "add the batch dimension with images.unsqueeze(0)"
         )
+    if channels is not None and images.shape[1] != channels:
+        hint = ": move the channels with images.permute(0, 3, 1, 2)" if images.shape[3] == channels else ""
+        raise ValueError(f"images have shape {tuple(images.shape)}, expected (B, {channels}, H, W){hint}")
     if _hold_nan(images):
         raise ValueError(
             f"{int(images.isnan().flatten(1).any(1).sum())} of {len(images)} images hold NaN, expected "

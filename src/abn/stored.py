@@ -15,7 +15,7 @@ from torchvision.models import ResNet50_Weights
 
 from abn.attention import default_response_channels
 from abn.backbone import WEIGHT_SOURCE_ARGUMENTS
-from abn.checkpoint import CheckpointError, misfits, read_checkpoint
+from abn.checkpoint import CheckpointError, listed, misfits, read_checkpoint
 from abn.convert import architecture, from_reference, to_reference
 from abn.lock import PROCESS_LOCK
 from abn.map_kinds import MAPS
@@ -157,16 +157,27 @@ def _preprocessing(values: dict[str, Any] | None) -> Preprocessing | None:
     return Preprocessing(**tuples)
 
 
+_OF_A_PLAIN_NETWORK = (
+    "If these are the weights of a network without attention branch, hand them to wrap_backbone('timm/...', "
+    "backbone_weights='...'), or --backbone-weights on the command line"
+)
+
+
+def _is_ours(weights: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith("attention_branch.") for key in weights)
+
+
 def check_fit(weights: Mapping[str, Tensor], model: ABN, path: Path) -> None:
     """Compares names and shapes of weights with those of a network.
 
     Raises:
         CheckpointError: If a weight is missing, left over, of another shape, or of whole numbers where others
-            are expected. All such are named.
+            are expected. The first five of each kind are named.
     """
     faults = misfits(weights, model.state_dict())
-    lines = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
+    lines = [f"{fault}: {listed(names)}" for fault, names in faults.items() if names]
     if lines:
+        lines += [_OF_A_PLAIN_NETWORK] * (not _is_ours(weights))
         raise CheckpointError("\n".join([f"{path} does not hold the weights of {model.built_with}", *lines]))
 
 
@@ -182,6 +193,8 @@ def _directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _file(path: Path, mechanism: str | None, map: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights, metadata = read_checkpoint(path)
+    if all(key.startswith("model.") for key in weights):  # as of a module of Lightning around the network
+        weights = {key.removeprefix("model."): value for key, value in weights.items()}
     if "config" in metadata:
         return _configuration(metadata["config"], path), weights
     if "attention_branch.classifier.bias" in weights:
@@ -196,7 +209,7 @@ def _file(path: Path, mechanism: str | None, map: str | None) -> tuple[dict[str,
             "save_pretrained()"
         )
     try:
-        ours = any(key.startswith("attention_branch.") for key in weights)
+        ours = _is_ours(weights)
         plain = _without_shifts(weights)
         official = to_reference(plain) if ours else weights
         model, arguments = architecture(official)
@@ -218,7 +231,9 @@ def _file(path: Path, mechanism: str | None, map: str | None) -> tuple[dict[str,
         if not dense:
             weights = from_reference(official)
     except ValueError as error:
-        raise CheckpointError(f"{path} holds the weights of no known network: {error}") from error
+        raise CheckpointError(
+            f"{path} holds the weights of no known network: {error}\n{_OF_A_PLAIN_NETWORK}"
+        ) from error
     if "mechanism" in arguments and mechanism is None:
         arguments["mechanism"] = _multitask_mechanism(path)
     return {"model": model, **arguments, **_published_data(model, **arguments)}, weights

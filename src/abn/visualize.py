@@ -49,7 +49,7 @@ def overlay(
         An RGB image of the size of ``image``.
 
     Raises:
-        TypeError: If the image is of another type.
+        TypeError: If the image or the map is of another type.
         ValueError: If an argument has another shape or range than described, or holds NaN.
 
     Example:
@@ -208,6 +208,11 @@ def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequ
 
 def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign | None) -> Tensor:
     """The map as float (H, W) in 0..1, on the CPU, in the size given."""
+    if not isinstance(attention_map, Tensor):
+        raise TypeError(
+            f"attention_map is a {type(attention_map).__name__}, expected a tensor, such as "
+            "torch.from_numpy(attention_map)"
+        )
     if attention_map.ndim not in (2, 3) or attention_map[..., 0, 0].numel() != 1:
         raise ValueError(
             f"attention_map has shape {tuple(attention_map.shape)}, expected (1, h, w) or (h, w); several "

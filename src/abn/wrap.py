@@ -195,6 +195,7 @@ def wrap_backbone(
     kept = [m for part in (parts.feature_extractor, parts.tail, branch_stage) if part for m in part.modules()]
     for module in set(model.modules()).difference(kept):
         module.training = backbone.training
+    model.in_channels = shape[0]
     model.preprocessing, classes = known_data(backbone, name, backbone_arguments, backbone_weights, shape)
     if classes is not None and outputs is None and len(classes) == parts.num_classes:
         model.classes = classes
