@@ -15,6 +15,7 @@ from torchvision.models import ResNet50_Weights
 
 from abn.attention import default_response_channels
 from abn.backbone import WEIGHT_SOURCE_ARGUMENTS
+from abn.bounds import check_bounds
 from abn.checkpoint import CheckpointError, listed, misfits, read_checkpoint
 from abn.convert import architecture, from_reference, to_reference
 from abn.lock import PROCESS_LOCK
@@ -64,6 +65,7 @@ def contents(
                 "no layers for it: leave map= out"
             )
         config["map"] = map
+    check_bounds(config, weights, path)
     if "model" in config:
         with PROCESS_LOCK, torch.device("meta"):
             check_fit(weights, built(config, path), path)
