@@ -20,7 +20,7 @@ import torch
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from training.checkpoints import load_checkpoint, save_checkpoint
+from training.checkpoints import alone, load_checkpoint, save_checkpoint
 from training.checks import check_options, check_room, check_same, comparable, complete
 from training.data import TrainingBatches, fetch, find_data, training_loader, validation_loader
 from training.distributed import Processes
@@ -252,11 +252,16 @@ class Trainer:
         if state is None:
             return
         check_same(complete(state["options"]), comparable(self.options, self.data), self.options.output)
-        self.model.load_state_dict(state["model"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+        except Exception as error:  # torch may fail in any way on values of another kind
+            raise ValueError(
+                f"the checkpoint in {self.options.output} does not hold the state of this run: {error}"
+            ) from error
         if self.processes.leader:  # the sums are those of all processes
             self.totals.sums = state["sums"]
         for name in ("epoch", "step", "best", "history"):
@@ -269,7 +274,8 @@ def run(options: Namespace, stop: StopRequest) -> str | None:
         with Processes(options.device) as processes:
             trainer = Trainer(options, processes, stop)
             if options.evaluate is None:
-                trainer.train()
+                with alone(options.output, processes):
+                    trainer.train()
             else:
                 if holds_weights_alone(options):
                     load_weights(trainer.evaluated, options, comparable(options, trainer.data))

@@ -22,6 +22,7 @@ import pytest
 import torch
 import torchvision
 import train
+from filelock import FileLock
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from training import report
@@ -135,7 +136,7 @@ def interrupt(monkeypatch, at, action):
 def test_run_leaves_a_network_a_log_and_pictures(tmp_path, trained, capsys):
     trained("--output", tmp_path / "run", "--maps-every", 1)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "best", "curves.png", "last.pt", "log.csv", "maps", "previous.pt", "tensorboard",
+        ".lock", "best", "curves.png", "last.pt", "log.csv", "maps", "previous.pt", "tensorboard",
     }  # fmt: skip
     rows = log(tmp_path / "run")
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -391,6 +392,36 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, usual, trai
     refused(r"no checkpoint in .* can be read", "--output", tmp_path / "run", "--resume")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"options": []}, {"model": 3}, {"epoch": "2"}, {"history": None}, {"sums": 0.0}, {"optimizer": []}],
+    ids=str,
+)
+def test_checkpoint_of_other_kinds_falls_back_to_the_one_before(change, tmp_path, usual, trained, capsys):
+    shutil.copytree(usual, tmp_path / "run")
+    last = tmp_path / "run" / "last.pt"
+    torch.save(checkpoint(tmp_path / "run") | change, last)
+    trained("--output", tmp_path / "run", "--resume")
+    assert f"warning: {last} cannot be read" in capsys.readouterr().err
+    assert_equal_weights(usual, tmp_path / "run")
+
+
+def test_weights_of_another_network_in_a_checkpoint_are_told(tmp_path, usual, refused):
+    shutil.copytree(usual, tmp_path / "run")
+    torch.save(
+        checkpoint(tmp_path / "run") | {"model": {"weight": torch.zeros(1)}}, tmp_path / "run" / "last.pt"
+    )
+    refused("does not hold the state of this run", "--output", tmp_path / "run", "--resume")
+
+
+def test_two_trainers_do_not_write_into_one_folder(tmp_path, usual, trained, refused):
+    shutil.copytree(usual, tmp_path / "run")
+    words = ["--output", tmp_path / "run", "--resume"]
+    with FileLock(tmp_path / "run" / ".lock"):
+        refused("another trainer is writing into .*: wait for it, or take another --output", *words)
+    trained(*words)
+
+
 def test_unreadable_image_is_named_and_nothing_is_lost(tmp_path, own_photos, usual, trained, refused):
     image = own_photos / "train" / "bee" / "4.png"
     content = image.read_bytes()
@@ -474,7 +505,7 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, photos):
         process, errors = launch(tmp_path, *words, "--output", tmp_path / name, "--resume")
         assert process.wait() == 0, errors.read_text()
     assert_equal_weights(tmp_path / "whole", tmp_path / "killed")
-    assert not list((tmp_path / "killed").glob("**/.*"))  # what it was writing
+    assert not list((tmp_path / "killed").glob("**/.*.part"))  # what it was writing
 
 
 # Several processes

@@ -3,15 +3,29 @@
 import os
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from abn.saving import replacing
 from training.distributed import Processes
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("model", "optimizer", "scaler", "options"), dict),
+    "ema": (dict, NoneType),
+    "sums": torch.Tensor,
+    "epoch": int,
+    "step": int,
+    "best": float,
+    "history": list,
+}
+"""What a checkpoint holds."""
 
 
 def save_checkpoint(state: dict[str, Any], directory: Path) -> None:
@@ -71,6 +85,34 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} cannot be read: it is damaged, or no checkpoint of this trainer") from error
     if damaged is not None:
         raise ValueError(f"{file} cannot be read: {damaged} in it is damaged")
-    if not isinstance(state, dict) or not {"options", "history"} <= state.keys():
-        raise ValueError(f"{file} cannot be read: it is no checkpoint of this trainer")
+    if not isinstance(state, dict) or not all(
+        isinstance(state.get(name), kind) for name, kind in KINDS.items()
+    ):
+        raise ValueError(f"{file} cannot be read: it is no checkpoint of this trainer, or damaged")
     return state
+
+
+@contextmanager
+def alone(directory: Path, processes: Processes) -> Iterator[None]:
+    """Keeps other trainers from writing into the directory, for as long as this one runs.
+
+    Raises:
+        ValueError: In all processes, if there is another.
+    """
+    lock = FileLock(directory / ".lock", timeout=0)
+    taken = False
+    if processes.leader:
+        try:
+            lock.acquire()
+        except Timeout:
+            taken = True
+        except (NotImplementedError, OSError):  # a file system without locks
+            pass
+    if processes.any(taken):
+        raise ValueError(
+            f"another trainer is writing into {directory}: wait for it, or take another --output"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
