@@ -1,5 +1,7 @@
 """Reading photographs: which files are images, and any image as RGB, in one way for all of the library."""
 
+import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +16,7 @@ UNREADABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 def is_image(path: str | Path) -> bool:
     """Whether the file is named like an image that PIL reads here, and not hidden.
 
-    That depends on what is installed: with ``pillow-heif`` and its ``register_heif_opener()`` it holds for
-    ``.heic`` too.
+    That depends on what is installed: with ``pillow-heif`` it holds for ``.heic`` too.
     """
     path = Path(path)
     return Image.registered_extensions().get(path.suffix.lower()) in _formats() and path.name[0] != "."
@@ -68,4 +69,13 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def _formats() -> set[str]:
     Image.init()
+    _register_heif()
     return Image.OPEN.keys() - UNREADABLE
+
+
+@functools.cache
+def _register_heif() -> None:
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener  # the format of telephones, of which PIL knows nothing
+
+        register_heif_opener()
