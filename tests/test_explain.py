@@ -241,9 +241,9 @@ def test_weights_of_a_backbone_belong_to_a_backbone(tmp_path, monkeypatch, image
 
 
 def test_files_that_are_no_images_are_counted(tmp_path, images, model, caplog):
-    (images / "more" / "1.heic").write_bytes(b"of a telephone")
+    (images / "more" / "1.raw").write_bytes(b"of a camera")
     explain(abn.hub.load(model), images, tmp_path / "out")
-    assert f"{images}: 2 files are not read as images: 1 .heic, 1 .txt" in caplog.text
+    assert f"{images}: 2 files are not read as images: 1 .raw, 1 .txt" in caplog.text
 
 
 def test_interruption_ends_in_a_line(tmp_path, monkeypatch, capsys, images, model):

@@ -60,6 +60,15 @@ def test_all_readers_refuse_pixels_of_unknown_range(image, tmp_path):
         read_image(tmp_path / "image.tiff")
 
 
+@pytest.mark.parametrize("given", ["image.png", RAMP])
+def test_what_is_no_picture_is_refused(given):
+    for read in (as_rgb, EXACT, EXACT.view):
+        with pytest.raises(
+            TypeError, match=r"image is a (str|ndarray), expected a PIL image, such as of read_image"
+        ):
+            read(given)
+
+
 @pytest.mark.parametrize("size", [(400_000, 1), (1, 400_000), (30_000, 30)])
 @pytest.mark.parametrize(
     "preprocessing",

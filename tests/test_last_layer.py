@@ -1,5 +1,7 @@
 """Which layer makes the logits, so that `num_classes=` replaces this one and no other."""
 
+import warnings
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from abn import wrap_backbone
-from abn.last_layer import layer_of_logits
+from abn.last_layer import ending_of
 
 
 class Network(nn.Module):
@@ -48,6 +50,9 @@ FINISHES = {
         lambda net, x: mean(F.conv2d(x, net.conv.weight.mean(1, True).expand(-1, 8, 3, 3))),
         "",
     ),
+    "two layers": (lambda net, x: net.fc(mean(x)) + net.hidden(mean(x)), ""),
+    "two layers, side by side": (lambda net, x: torch.cat([net.fc(mean(x)), net.hidden(mean(x))], dim=1), ""),
+    "a part": (lambda net, x: net.fc(mean(x))[:, :5], "fc"),
     "an activation": (lambda net, x: net.hidden(mean(x)).relu(), None),
     "an activation in place": (lambda net, x: net.hidden(mean(x)).relu_(), None),
     "a norm": (lambda net, x: F.layer_norm(net.hidden(mean(x)), (8,)), None),
@@ -58,7 +63,29 @@ FINISHES = {
 
 @pytest.mark.parametrize(("finish", "expected"), FINISHES.values(), ids=FINISHES)
 def test_layer_is_found_by_what_becomes_of_its_output(finish, expected):
-    assert layer_of_logits(Network(finish), (3, 8, 8)) == expected
+    assert ending_of(Network(finish), (3, 8, 8)).layer == expected
+
+
+@pytest.mark.parametrize(
+    ("finish", "expected"),
+    [
+        (lambda logits: logits.softmax(1), True),
+        (lambda logits: logits.sigmoid().flatten(1), True),
+        (lambda logits: logits.log_softmax(1), False),  # its softmax is that of the logits
+        (lambda logits: logits * logits.sigmoid(), False),
+        (lambda logits: logits, False),
+    ],
+)
+def test_probabilities_in_place_of_logits_are_said(finish, expected):
+    backbone = Network(lambda net, features: finish(net.fc(mean(features))))
+    assert ending_of(backbone, (3, 8, 8)).probabilities == expected
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        wrap_backbone(backbone, input_size=32, start="new")
+    assert (
+        any("returns probabilities, but logits are expected" in str(each.message) for each in said)
+        == expected
+    )
 
 
 def without_last(network: nn.Module) -> nn.Module:

@@ -205,3 +205,17 @@ def test_map_of_a_class_that_there_is_not_is_refused(arguments, classes, message
     model = wrap_backbone("timm/test_resnet", **arguments)
     with pytest.raises(ValueError, match=message):
         model.class_map(torch.randn(2, 3, 64, 64), classes)
+
+
+@pytest.mark.parametrize("given", [[torch.zeros(3, 64, 64)], torch.zeros(2, 3, 64, 64).numpy()])
+def test_images_that_are_no_tensor_are_refused(given):
+    with pytest.raises(TypeError, match=r"images are a (list|ndarray), expected a tensor \(B, C, H, W\)"):
+        wrap_backbone("timm/test_resnet")(given)
+
+
+def test_map_that_is_no_tensor_or_without_pixels_is_refused(images):
+    model = wrap_backbone("timm/test_resnet")
+    with pytest.raises(TypeError, match=r"attention_map is a ndarray, expected a tensor"):
+        model(images, attention_map=torch.ones(2, 1, 4, 4).numpy())
+    with pytest.raises(ValueError, match=r"attention_map has shape \(2, 1, 0, 0\), expected"):
+        model(images, attention_map=torch.ones(2, 1, 0, 0))

@@ -96,6 +96,15 @@ def test_classes_that_are_not_a_name_for_each_are_refused_when_they_are_saved(ar
     assert not (tmp_path / "model").exists()
 
 
+def test_preparation_of_another_kind_is_refused(tmp_path):
+    model = wrap_backbone("timm/test_resnet", num_classes=3)
+    model.preprocessing = torch.nn.Identity()
+    with pytest.raises(
+        ValueError, match=r"model\.preprocessing is a Identity, expected a Preprocessing, or None"
+    ):
+        model.save_pretrained(tmp_path)
+
+
 def test_network_with_a_branch_of_another_kind_is_refused(tmp_path):
     model = wrap_backbone("timm/test_resnet", num_classes=3)
     model.attention_branch = nn.Identity()

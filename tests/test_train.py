@@ -646,10 +646,10 @@ def test_hidden_files_and_folders_are_no_images_and_no_classes(tmp_path, own_pho
 def test_images_of_all_formats_are_trained_on_and_others_are_told(tmp_path, own_photos, trained, capsys):
     with Image.open(own_photos / "train" / "ant" / "0.png") as image:
         image.save(own_photos / "train" / "ant" / "0.gif")
-    (own_photos / "train" / "bee" / "1.heic").write_bytes(b"of a telephone")
+    (own_photos / "train" / "bee" / "1.raw").write_bytes(b"of a camera")
     trained("--data", own_photos, "--output", tmp_path / "run", "--epochs", "1")
     told = capsys.readouterr().err
-    assert f"warning: {own_photos / 'train'}: 1 files are not read as images: 1 .heic" in told
+    assert f"warning: {own_photos / 'train'}: 1 files are not read as images: 1 .raw" in told
     assert checkpoint(tmp_path / "run")["options"]["training images"] == 27
 
 

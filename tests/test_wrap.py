@@ -228,6 +228,12 @@ def test_other_numbers_of_input_channels(name, channels_given, channels):
         assert model(torch.randn(1, channels, 64, 64)).perception_logits.shape == (1, 1000)
 
 
+def test_num_classes_replaces_the_classifier_on_the_meta_device_too():
+    for backbone in (build("torchvision/resnet18"), build("timm/test_resnet")):
+        model = wrap_backbone(backbone.to("meta"), num_classes=7)
+        assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
 @pytest.mark.parametrize("name", [*SMALL, "torchvision/densenet121"])
 def test_num_classes_replaces_the_classifier_and_nothing_else(name):
     backbone = build(name).to(torch.bfloat16).eval()

@@ -18,8 +18,8 @@ def is_image(path: str | Path) -> bool:
 
     That depends on what is installed: with ``pillow-heif`` it holds for ``.heic`` too.
     """
-    path = Path(path)
-    return Image.registered_extensions().get(path.suffix.lower()) in _formats() and path.name[0] != "."
+    path, formats = Path(path), _formats()
+    return Image.registered_extensions().get(path.suffix.lower()) in formats and path.name[0] != "."
 
 
 def ignored(paths: Iterable[str | Path]) -> str:
@@ -51,8 +51,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """A PIL image as RGB, with 8 bits for each colour. Pixels of 16 bits are cut to the upper 8.
 
     Raises:
+        TypeError: If it is something else than a PIL image.
         ValueError: If pixels are real numbers, or whole ones of 32 bits: which of them is white?
     """
+    if not isinstance(image, Image.Image):
+        raise TypeError(
+            f"image is a {type(image).__name__}, expected a PIL image, such as of read_image(path) or "
+            "Image.fromarray(array)"
+        )
     if image.mode == "RGB":
         return image
     # Before version 10.3, PIL opened a PNG of 16 bits as one of 32.

@@ -1,7 +1,7 @@
 """The layer that makes the logits of a backbone, and another in its place."""
 
 from itertools import chain
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,7 +16,7 @@ def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> N
     """Gives the backbone a new classifier in place, on the device and in the dtype of the old one.
 
     By timm's ``reset_classifier`` where there is one; otherwise the linear layer or 1×1 convolution that
-    makes the logits is replaced, see :func:`layer_of_logits`.
+    makes the logits is replaced, see :func:`ending_of`.
 
     Raises:
         CutError: If the backbone does not run on images of this shape, or does not return one tensor.
@@ -40,13 +40,14 @@ def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> N
     like = next(chain(replaced.parameters(), backbone.parameters()))
     for module in set(backbone.modules()) - known:
         module.training = backbone.training
+        module.to(like.device, like.dtype)
     for parameter in set(backbone.parameters()) - known:
         parameter.data = parameter.data.to(like)
 
 
 def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear | nn.Conv2d]:
     """The layer that makes the logits, and all names it has."""
-    name = layer_of_logits(backbone, shape)
+    name = ending_of(backbone, shape).layer
     if not name:
         raise ValueError(
             f"no linear layer or 1×1 convolution makes the outputs of {type(backbone).__name__}, so "
@@ -58,21 +59,28 @@ def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear
     return names, layer
 
 
-def layer_of_logits(backbone: nn.Module, shape: Shape) -> str | None:
-    """Name of the linear layer or 1×1 convolution whose outputs are the logits.
+class Ending(NamedTuple):
+    """What makes the outputs of a backbone."""
 
-    They may be pooled or scaled, with an activation only before the pooling. With an activation behind it, a
-    layer that returns one vector is a hidden one: of a backbone whose classifier was taken away.
+    layer: str | None
+    """Name of the linear layer or 1×1 convolution; empty if something else that is linear makes them, such as
+    a 3×3 convolution, two layers, or a product with a weight of the backbone itself; none if nothing is.
+    """
+    probabilities: bool
+    """Whether they have gone through a softmax or a sigmoid."""
 
-    Returns:
-        The name; empty if something else that is linear makes the logits, such as a 3×3 convolution or a
-        product with a weight of the backbone itself; none if nothing linear does.
+
+def ending_of(backbone: nn.Module, shape: Shape) -> Ending:
+    """Finds what makes the outputs of a backbone.
+
+    Those of a layer may be pooled or scaled, with an activation only before the pooling. With an activation
+    behind it, a layer that returns one vector is a hidden one: of a backbone whose classifier was taken away.
 
     Raises:
         CutError: If the backbone does not run on images of this shape, or does not return one tensor.
     """
 
-    def run(rehearsed: nn.Module, images: Tensor) -> tuple[Any, str | None]:
+    def run(rehearsed: nn.Module, images: Tensor) -> tuple[Any, Ending]:
         outputs = _OutputsOfLayers()
         for name, layer in rehearsed.named_modules():
             pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
@@ -80,59 +88,66 @@ def layer_of_logits(backbone: nn.Module, shape: Shape) -> str | None:
                 layer.register_forward_hook(lambda _, args, output, name=name: outputs.note(output, name))
         with outputs:
             logits = rehearsed(images)
-        return logits, outputs.layer_of(logits)
+        return logits, outputs.ending_in(logits)
 
     try:
-        logits, name = rehearse(backbone, shape, run)
+        logits, ending = rehearse(backbone, shape, run)
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise cannot_run(backbone, shape, error) from error
     if not isinstance(logits, Tensor):
         raise not_logits(backbone, logits)
-    return name
+    return ending
 
 
 # PyTorch leaves its base class untyped, hence the two ignores.
 class _OutputsOfLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, follows the outputs of layers through operations that leave them what they are."""
+    """While active, follows the outputs of layers through operations that leave them one for each class."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._layers: dict[int, tuple[Tensor, str]] = {}  # keeps the tensors, so that their ids stay theirs
+        # Both keep the tensors, so that their ids stay theirs.
+        self._layers: dict[int, tuple[Tensor, str]] = {}
+        self._probabilities: dict[int, Tensor] = {}
 
     def note(self, output: Tensor, layer: str) -> None:
         self._layers[id(output)] = output, layer
 
-    def layer_of(self, output: object) -> str | None:
+    def ending_in(self, output: object) -> Ending:
         _, layer = self._layers.get(id(output), (None, None))
-        return layer
+        return Ending(layer, id(output) in self._probabilities)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        layers = {layer for value in given if (layer := self.layer_of(value)) is not None}
-        of_batch = [value for value in given if self.layer_of(value) is None and value.ndim > 1]
+        layers = {self._layers[id(value)][1] for value in given if id(value) in self._layers}
+        others = any(id(value) not in self._layers and value.ndim > 1 for value in given)
         result = func(*args, **(kwargs or {}))
         name = name_of(func)
-        if name in _LINEAR:
-            self.note(result, "")  # replaced by the name of the layer, if it is one
-            return result
         for value in tree_leaves(result):
             if not isinstance(value, Tensor):
                 continue
             before_pooling = value.ndim == 4 and value.shape[2:].numel() > 1
-            passes = name in _KEEPING or (name in ACTIVATING and before_pooling)
-            if passes and len(layers) == 1 and not of_batch:
+            keeps = name in _KEEPING or (name in ACTIVATING and before_pooling)
+            if name in _LINEAR:
+                self.note(value, "")  # replaced by the name of the layer, if it is one
+            elif keeps and not others and len(layers) == 1:
                 self.note(value, *layers)
+            elif keeps and not others and layers and not before_pooling:  # of two heads
+                self.note(value, "")
             else:  # in place, it may be a tensor that was followed so far
                 self._layers.pop(id(value), None)
+            if name in _NORMALISING or (name in RESHAPING and id(given[0]) in self._probabilities):
+                self._probabilities[id(value)] = value
         return result
 
 
 _LINEAR = frozenset({"addmm", "mm", "bmm", "baddbmm", "linear", "convolution", "_cdist_forward"})
+_NORMALISING = frozenset({"_softmax", "sigmoid"})
 _KEEPING = (
     RESHAPING
     | POOLING
     | SCALING
+    | _NORMALISING
     | {"max_pool2d_with_indices", "adaptive_max_pool2d", "amax", "max", "logsumexp"}
-    | {"_softmax", "_log_softmax", "sigmoid"}
+    | {"_log_softmax", "neg", "rsub", "cat", "stack", "select", "slice"}
 )
 """Operations behind which the outputs of a layer are still one for each class."""

@@ -21,7 +21,8 @@ def fitted(attention_maps: Tensor, features: Tensor, tasks: int = 1) -> Tensor:
     batch, *_, height, width = features.shape
     maps = attention_maps.unsqueeze(1) if attention_maps.ndim == 3 else attention_maps
     # No len(): torch.export would fix the size of the batch.
-    if maps.ndim != 4 or maps.shape[0] not in (1, batch) or maps.shape[1] not in (1, tasks):
+    fits = maps.ndim == 4 and maps.shape[0] in (1, batch) and maps.shape[1] in (1, tasks)
+    if not fits or 0 in maps.shape[2:]:
         several = f"(B, {tasks}, h, w), " if tasks > 1 else ""
         raise ValueError(
             f"attention_map has shape {tuple(attention_maps.shape)}, expected {several}(B, 1, h, w) or "
@@ -50,10 +51,14 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
 
 
 def check_kind(values: Tensor, name: str) -> None:
-    """Raises a ValueError if a map or mask is neither floating point nor bool, but of whole numbers.
+    """Raises an error if a map or mask is no tensor, or of whole numbers: neither floating point nor bool.
 
     Those of a mask may be 0 and 255, or the numbers of classes.
     """
+    if not isinstance(values, Tensor):
+        raise TypeError(
+            f"{name} is a {type(values).__name__}, expected a tensor, such as of torch.from_numpy()"
+        )
     if not values.is_floating_point() and values.dtype != torch.bool:
         raise ValueError(
             f"{name} is {values.dtype}, expected bool, or floating point from 0 to 1: compare a mask with a "

@@ -93,7 +93,7 @@ class ABN(nn.Module):
             so that it can be compared with, or trained towards, the one that was given.
 
         Raises:
-            TypeError: If the images are not floating point.
+            TypeError: If the images are no tensor, or not floating point.
             ValueError: If the images are not (B, C, H, W), with as many channels as the network was made for,
                 hold NaN, or are so small that their features have a single pixel; or if ``attention_map`` has
                 another shape, type or range. Values are looked at on the CPU alone, and not in a compiled or
@@ -249,6 +249,11 @@ class LogitsOnly(nn.Module):
 
 
 def _check(images: Tensor, channels: int | None) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"images are a {type(images).__name__}, expected a tensor (B, C, H, W), such as of "
+            "torch.from_numpy() or torch.stack()"
+        )
     if not images.is_floating_point():
         raise TypeError(
             f"images are {images.dtype}, expected floating point: scale and normalise them as in training, "

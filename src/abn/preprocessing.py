@@ -75,9 +75,10 @@ class Preprocessing:
         """A PIL image to what the network takes, (3, H, W).
 
         Raises:
-            ValueError: If its pixels are of unknown range, see :func:`abn.images.as_rgb`.
+            TypeError, ValueError: If it is no PIL image, or its pixels are of unknown range, see
+                :func:`abn.images.as_rgb`.
         """
-        image = as_rgb(self._without_far_ends(image))
+        image = self._without_far_ends(as_rgb(image))
         resized = image.resize(self._resized(image.size), _RESAMPLING[self.interpolation])
         left, top = self._offsets(resized.size)
         seen = Image.new("RGB", self.size[::-1], self._background())
@@ -94,6 +95,7 @@ class Preprocessing:
             longest: Pixels of the longer side. Default: in the image's own resolution, but at most
                 10,000.
         """
+        image = as_rgb(image)
         _check_pixels(image)
         size = self._resized(image.size)
         scales = [side / resized for side, resized in zip(image.size, size, strict=True)]
@@ -107,7 +109,7 @@ class Preprocessing:
         def scaled(across: int, down: int) -> tuple[int, int]:
             return max(round(across * scale), 1), max(round(down * scale), 1)
 
-        part = as_rgb(image).resize(scaled(box[2] - box[0], box[3] - box[1]), box=box)
+        part = image.resize(scaled(box[2] - box[0], box[3] - box[1]), box=box)
         view = Image.new("RGB", scaled(width, height), self._background())
         view.paste(part, (round(scale * (box[0] - left)), round(scale * (box[1] - top))))
         return view

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_model
 
 from abn.attention import PretrainedAttentionBranch
+from abn.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UNSAVED = frozenset({"pretrained_cfg", "pretrained_cfg_overlay"})
@@ -80,6 +81,9 @@ def configuration(model: Any) -> dict[str, Any] | None:
     if (width := getattr(model.attention_branch, "response_channels", None)) is not None:
         config["response_channels"] = width
     if model.preprocessing is not None:
+        if not isinstance(model.preprocessing, Preprocessing):
+            kind = type(model.preprocessing).__name__
+            raise ValueError(f"model.preprocessing is a {kind}, expected a Preprocessing, or None")
         config["preprocessing"] = asdict(model.preprocessing)
     if model.classes is not None:
         config["classes"] = _names(model)

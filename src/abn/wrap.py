@@ -17,7 +17,7 @@ from abn.backbone_weights import check_backbone_weights, known_data, load_backbo
 from abn.branches import classifier_for, new_branch
 from abn.cut import Splits, cut, splits_of
 from abn.dry_run import device_of
-from abn.last_layer import layer_of_logits, replace_classifier
+from abn.last_layer import Ending, ending_of, replace_classifier
 from abn.lock import one_at_a_time
 from abn.map_kinds import MAPS, check_map
 from abn.mechanisms import check_mechanism
@@ -109,7 +109,8 @@ def wrap_backbone(
             copied, or if a module came with arguments.
 
     Warns:
-        UserWarning: If the heads had to start anew, though the backbone seems to be pretrained: it is a
+        UserWarning: If a backbone that is a module returns probabilities, or ends without a linear layer. If
+            the heads had to start anew, though the backbone seems to be pretrained: it is a
             module or was built with weights, and keeps its classifier. Not with ``start="new"``.
 
     Example:
@@ -166,8 +167,8 @@ def wrap_backbone(
             f"asked for {outputs} logits, but with its classifier replaced {type(backbone).__name__} still "
             f"returns {parts.num_classes}: replace the classifier yourself before wrapping"
         )
-    if name is None and outputs is None and layer_of_logits(backbone, shape) is None:
-        _warn_of_missing_classifier(backbone, parts.num_classes)
+    if name is None:
+        _warn_of_ending(backbone, ending_of(backbone, shape), parts.num_classes)
     branch_stage = make_stage(stage, parts)
     classifier = None
     if trained:
@@ -256,12 +257,17 @@ def find_splits(
     return splits_of(backbone, input_shape(backbone, input_size))
 
 
-def _warn_of_missing_classifier(backbone: nn.Module, channels: int) -> None:
-    warnings.warn(
-        f"{type(backbone).__name__} ends without a linear layer: its {channels} outputs are taken for "
-        "classes. If its classifier was taken away, give it a new one before wrapping",
-        stacklevel=4,  # the caller, beyond the lock
-    )
+def _warn_of_ending(backbone: nn.Module, ending: Ending, outputs: int) -> None:
+    name = type(backbone).__name__
+    faults = {
+        f"{name} returns probabilities, but logits are expected: take its softmax or sigmoid away, or losses "
+        "and shares will be wrong": ending.probabilities,
+        f"{name} ends without a linear layer: its {outputs} outputs are taken for classes. If its classifier "
+        "was taken away, give it a new one before wrapping": ending.layer is None,
+    }
+    for fault, found in faults.items():
+        if found:
+            warnings.warn(fault, stacklevel=4)  # the caller, beyond the lock
 
 
 def _warn_of_new_heads(reason: str) -> None:
