@@ -41,6 +41,8 @@ def saved(tmp_path_factory) -> Path:
         ("backbone", {"layers": [3_000] * 4}),
         ("backbone", {"channels": [9_999] * 4}),
         ("backbone", {"in_chans": 10**9}),
+        # Tables that grow with the square of the window and of the image.
+        ("backbone", {"backbone": "timm/swin_tiny_patch4_window7_224", "window_size": 42, "img_size": 1344}),
         ("backbone", {"backbone": "timm/resnetv2_152x4_bit"}),
         ("backbone", {"backbone": "torchvision/regnet_y_128gf"}),  # not to be built on the meta device
         ("model", {"depth": 60_002}),
@@ -74,6 +76,18 @@ def test_weights_of_a_network_are_within_its_own_bounds(name):
     with torch.device("cpu" if "regnet_y_400mf" in name else "meta"):  # it computes when it is built
         weights = build(name).state_dict()
     check_bounds({"backbone": name, "num_classes": 1000, "tasks": None}, weights, Path("here"))
+
+
+def test_builder_of_a_users_own_may_have_other_numbers(tmp_path):
+    @abn.registry.register_model
+    def network_of_large_images(image_size: int = 224, **kwargs: object) -> abn.ABN:
+        return abn.abn_cifar_resnet.__wrapped__(8, **kwargs)
+
+    try:
+        network_of_large_images(image_size=500).save_pretrained(tmp_path)
+        assert hub.load(tmp_path).built_with["image_size"] == 500
+    finally:
+        del abn.registry._builders["network_of_large_images"]
 
 
 def test_builders_have_no_argument_that_nobody_has_looked_at():

@@ -138,6 +138,12 @@ def test_new_map_is_not_inverted_by_the_sign_that_the_old_one_had(tmp_path):
     assert (maps[..., 1:3, 1:3].diff(dim=-1) > 0).all()  # where there is more response, there is more map
 
 
+def test_preprocessing_is_set_on_the_network_that_is_loaded(tmp_path):
+    network().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"unexpected arguments \['preprocessing'\]: set them on the network"):
+        hub.load(tmp_path, preprocessing=abn.Preprocessing())
+
+
 @pytest.mark.parametrize("num_classes", [1, 2500])
 def test_official_network_for_other_classes_stays_one_that_the_official_code_has(num_classes, tmp_path):
     abn.abn_resnet18(num_classes=10, map="convolution").save_pretrained(tmp_path / "ten")
@@ -146,6 +152,9 @@ def test_official_network_for_other_classes_stays_one_that_the_official_code_has
     model.save_pretrained(tmp_path / "others")
     hub.convert(tmp_path / "others", tmp_path / "official.pth")
     assert hub.load(tmp_path / "official.pth").attention_branch.num_classes == num_classes
+    wrap_backbone("timm/test_resnet", map="convolution").save_pretrained(tmp_path / "untold")
+    branch = hub.load(tmp_path / "untold", num_classes=num_classes).attention_branch
+    assert branch.response_conv.out_channels == num_classes
 
 
 def test_what_weights_do_not_tell_can_be_given(tmp_path):

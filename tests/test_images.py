@@ -1,12 +1,14 @@
 """Photographs of every kind are read in one way, and no image takes memory that it does not need."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from abn import Preprocessing
-from abn.images import as_rgb, ignored, is_image, read_image
+from abn.images import as_rgb, files_in, ignored, is_image, read_image
 from abn.visualize import overlay
 
 RAMP = np.array([[0, 1, 128, 255]], dtype=np.uint8)
@@ -125,10 +127,16 @@ def test_images_are_known_by_their_ending(name, expected):
 
 
 def test_what_is_no_image_is_counted():
-    assert ignored(["a.jpg", "a.txt", "b/c.raw", "b/d.RAW", "LICENSE", ".hidden"]) == (
-        "4 files are not read as images: 2 .raw, 1 .txt, 1 without an ending"
-    )
-    assert ignored(["a.jpg", ".hidden"]) == ""
+    paths = [*map(Path, ("a.jpg", "a.txt", "b/c.raw", "b/d.RAW", "LICENSE"))]
+    assert ignored(paths) == "4 files are not read as images: 2 .raw, 1 .txt, 1 without an ending"
+    assert ignored(paths[:1]) == ""
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    for name in ("a.jpg", ".a.jpg", ".git/b.txt", "more/.c", "more/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert files_in(tmp_path) == [tmp_path / "a.jpg", tmp_path / "more" / "c.png"]
 
 
 def test_format_that_another_program_would_read_is_not_opened(tmp_path):

@@ -52,6 +52,10 @@ FINISHES = {
     ),
     "two layers": (lambda net, x: net.fc(mean(x)) + net.hidden(mean(x)), ""),
     "two layers, side by side": (lambda net, x: torch.cat([net.fc(mean(x)), net.hidden(mean(x))], dim=1), ""),
+    "bounded": (lambda net, x: 30 * torch.tanh(net.fc(mean(x)).clamp(-50, 50) / 30), "fc"),
+    "with a temperature": (lambda net, x: net.fc(mean(x)) * net.scale[None, :1], "fc"),
+    "at each pixel, summed": (lambda net, x: net.pointwise(x).sum((2, 3)), "pointwise"),
+    "pooled features of a convolution": (lambda net, x: mean(x), None),
     "a part": (lambda net, x: net.fc(mean(x))[:, :5], "fc"),
     "an activation": (lambda net, x: net.hidden(mean(x)).relu(), None),
     "an activation in place": (lambda net, x: net.hidden(mean(x)).relu_(), None),
@@ -135,3 +139,7 @@ def test_backbone_of_timm_without_a_classifier_gets_a_new_one_or_is_refused():
         ValueError, match="ResNet was built with num_classes=0, so it has no classifier: give"
     ):
         wrap_backbone(backbone)
+    with pytest.raises(ValueError, match="ByobNet was built with num_classes=0"):
+        wrap_backbone("timm/resnet50_clip_gap")
+    backbone.fc = nn.Linear(backbone.num_features, 5)  # a head of one's own
+    assert wrap_backbone(backbone)(torch.randn(2, 3, 64, 64)).perception_logits.shape == (2, 5)

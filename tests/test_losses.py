@@ -122,6 +122,13 @@ def test_map_loss_refuses_targets_beyond_0_to_1(guidance):
     assert torch.equal(loss(maps, mask.bool()), loss(maps, mask.float()))
 
 
+def test_map_loss_compiles_and_checks_what_is_given_alone():
+    loss, maps = AttentionMapLoss("suppress_outside"), 8 * torch.randn(2, 1, 4, 4)  # of both signs
+    mask, given = (torch.rand(2, 1, 4, 4) > 0.5).float(), torch.tensor([True, False])
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(maps, mask, given), loss(maps, mask, given))
+
+
 def test_map_loss_takes_targets_like_the_maps_where_these_have_no_bounds():
     maps = torch.tensor([[[[-3.0, 4.0]]]])
     assert AttentionMapLoss()(maps, torch.tensor([[[[-3.0, 2.0]]]])) == 2

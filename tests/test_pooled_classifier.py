@@ -40,6 +40,7 @@ LAYERS = [
     [nn.Linear(8, 16), nn.Hardswish(), nn.Linear(16, 5)],
     [nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 5)],
     [nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5)],
+    [nn.Linear(8, 16), nn.PReLU(), nn.Linear(16, 5)],
 ]
 
 

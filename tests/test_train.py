@@ -417,9 +417,13 @@ def test_weights_of_another_network_in_a_checkpoint_are_told(tmp_path, usual, re
 def test_two_trainers_do_not_write_into_one_folder(tmp_path, usual, trained, refused):
     shutil.copytree(usual, tmp_path / "run")
     words = ["--output", tmp_path / "run", "--resume"]
+    part = tmp_path / "run" / f".{'0' * 32}.part"
+    part.write_text("what the first is writing")
     with FileLock(tmp_path / "run" / ".lock"):
         refused("another trainer is writing into .*: wait for it, or take another --output", *words)
+        assert part.exists()
     trained(*words)
+    assert not part.exists()
 
 
 def test_unreadable_image_is_named_and_nothing_is_lost(tmp_path, own_photos, usual, trained, refused):

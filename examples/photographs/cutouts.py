@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from abn.preprocessing import read_image
+from abn.images import read_image
 from photographs.data import BACKGROUNDS, PLAIN, STAMPS, check_packages, pasted
 from photographs.tasks import Images, Task
 

@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from abn.preprocessing import Preprocessing, read_image
+from abn.images import read_image
+from abn.preprocessing import Preprocessing
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 BACKGROUNDS = Path("/usr/share/backgrounds/mate/nature")

@@ -94,7 +94,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def alone(directory: Path, processes: Processes) -> Iterator[None]:
-    """Keeps other trainers from writing into the directory, for as long as this one runs.
+    """Keeps other trainers from writing into the directory, and clears away what a killed one was writing.
 
     Raises:
         ValueError: In all processes, if there is another.
@@ -113,6 +113,10 @@ def alone(directory: Path, processes: Processes) -> Iterator[None]:
             f"another trainer is writing into {directory}: wait for it, or take another --output"
         )
     try:
+        if processes.leader:
+            for folder in ("", "best", "maps"):
+                for part in (directory / folder).glob(f".{'[0-9a-f]' * 32}.part"):
+                    part.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

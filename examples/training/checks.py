@@ -45,9 +45,6 @@ def check_options(options: Namespace, data: Data, processes: Processes) -> None:
     if options.output.exists() and not options.output.is_dir():
         raise ValueError(f"--output is {options.output}, a file, expected a folder")
     options.output.mkdir(parents=True, exist_ok=True)
-    for folder in ("", "best", "maps"):  # what a run that was killed was writing
-        for part in (options.output / folder).glob(f".{'[0-9a-f]' * 32}.part"):
-            part.unlink(missing_ok=True)
 
 
 def check_room(model: nn.Module, options: Namespace) -> None:

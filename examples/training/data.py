@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from torchvision.transforms import v2 as transforms
 
-from abn.images import ignored, is_image, read_image
+from abn.images import files_in, ignored, is_image, read_image
 from abn.preprocessing import CIFAR, Preprocessing
 from training.distributed import Processes
 from training.randomness import seed_everything, seed_of
@@ -76,7 +76,7 @@ def find_data(name: str, root: Path, uncropped: bool, processes: Processes) -> D
 
 
 def _ignored_in(folder: str | Path) -> str:
-    return ignored(path for path in Path(folder).rglob("*") if path.is_file())
+    return ignored(files_in(Path(folder)))
 
 
 class ClassFolders(ImageFolder):

@@ -3,6 +3,7 @@
 import copy
 import difflib
 from collections.abc import Mapping
+from types import ModuleType
 
 import torch
 import torchvision
@@ -109,7 +110,7 @@ def _tools_at_work(backbone: nn.Module) -> list[str]:
     for name, module in backbone.named_modules():
         for hook in [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]:
             owner = getattr(getattr(hook, "func", hook), "__self__", None)
-            if owner is not None and not isinstance(owner, nn.Module):
+            if owner is not None and not isinstance(owner, (nn.Module, type, ModuleType)):
                 tools[f"{name or 'the backbone'} has a hook of {type(owner).__name__}"] = None
     return list(tools)
 

@@ -14,6 +14,7 @@ from abn.backbone import create_backbone
 from abn.checkpoint import CheckpointError
 from abn.lock import PROCESS_LOCK
 from abn.preprocessing import LONGEST
+from abn.registry import is_of_this_library
 
 _COUNTS = ("num_classes", "tasks", "response_channels")
 _OF_THE_WRAP = (*_COUNTS, "split", "stage", "start", "map", "mechanism", "input_size")
@@ -24,8 +25,8 @@ def check_bounds(config: Mapping[str, Any], weights: Mapping[str, Tensor], path:
     """Refuses a configuration that asks for much more than the weights hold, before memory is taken for it.
 
     No number of classes, channels or layers is above both the widest dimension of a weight and the number of
-    weights. A backbone by name has arguments of other kinds too: it is built on the meta device, for as long
-    as its weights are not many times those that there are.
+    weights. Backbones by name and builders of the user's own have arguments of other kinds too. The former
+    are built on the meta device first, for as long as they are not many times what the weights are.
 
     Raises:
         CheckpointError: If it asks for more.
@@ -33,7 +34,7 @@ def check_bounds(config: Mapping[str, Any], weights: Mapping[str, Tensor], path:
     widest = max(max(value.shape, default=1) for value in weights.values())
     for key, value in config.items():
         bound = max(widest, len(weights))
-        if key not in _COUNTS and "model" not in config:
+        if key not in _COUNTS and not is_of_this_library(str(config.get("model"))):
             bound = max(bound, LONGEST)  # such as a size of images
         numbers = [number for number in tree_leaves(value) if isinstance(number, int)]
         if key not in _OTHERS and any(abs(number) > bound for number in numbers):
@@ -69,20 +70,27 @@ class _TooMuchError(Exception):
 
 # PyTorch leaves its base class untyped, hence the two ignores.
 class _Limits(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, counts the tensors that are made, and their values, before they are."""
+    """While active, counts the tensors that are made, and their values; of new ones before they are made."""
 
     def __init__(self, count: int, values: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._count, self._values = count, values
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        leaves = tree_leaves((args, kwargs))
-        sizes = next((value for value in args if isinstance(value, (list, tuple))), ())
-        if not any(isinstance(value, Tensor) for value in leaves):
-            self._count -= 1
-            self._values -= math.prod(size for size in sizes if isinstance(size, int))
-            if self._count < 0:
-                raise _TooMuchError("more layers")
-            if self._values < 0:
-                raise _TooMuchError("more memory")
-        return func(*args, **(kwargs or {}))
+        new = not any(isinstance(value, Tensor) for value in tree_leaves((args, kwargs)))
+        if new:
+            sizes = next((value for value in args if isinstance(value, (list, tuple))), ())
+            self._take(1, math.prod(size for size in sizes if isinstance(size, int)))
+        result = func(*args, **(kwargs or {}))
+        if not new and not any(value.alias_info for value in func._schema.returns):  # no view, not in place
+            made = [value.numel() for value in tree_leaves(result) if isinstance(value, Tensor)]
+            self._take(0, sum(made))
+        return result
+
+    def _take(self, count: int, values: int) -> None:
+        self._count -= count
+        self._values -= values
+        if self._count < 0:
+            raise _TooMuchError("more layers")
+        if self._values < 0:
+            raise _TooMuchError("more memory")

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from abn.lock import PROCESS_LOCK
+
 aten = torch.ops.aten
 
 Shape = tuple[int, int, int]
@@ -35,7 +37,7 @@ def rehearse(
         return rehearse_on_meta(module, shape, run, batch_size)
     except Exception:  # the module may be the user's own code, and fail in any way
         batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device=device_of(module))
-        with torch.no_grad():
+        with PROCESS_LOCK, torch.no_grad():  # `run` may use dispatch modes
             return run(_evaluating(copy.deepcopy(module)), batch)
 
 
@@ -52,7 +54,7 @@ def rehearse_on_meta(
 @contextmanager
 def meta_batch(module: nn.Module, shape: Shape, batch_size: int = BATCH) -> Iterator[Tensor]:
     """A batch on the meta device, of the module's dtype, and a quick answer to what is done with it."""
-    with torch.no_grad(), _QuickShapes():
+    with PROCESS_LOCK, torch.no_grad(), _QuickShapes():
         yield torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device="meta")
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from abn.images import ignored, is_image, read_image
+from abn.images import files_in, ignored, is_image, read_image
 from abn.map_kinds import MAPS
 from abn.network import ABN
 from abn.preprocessing import Preprocessing
@@ -136,12 +136,7 @@ def image_paths(source: Path, out: Path) -> list[Path]:
 def _files(folder: Path, out: Path) -> list[Path]:
     """The files in a folder and the folders in it, but those in ``out`` and hidden ones."""
     ours = out.resolve() if folder.resolve() in out.resolve().parents else None
-
-    def counts(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return path.is_file() and not hidden and ours not in path.resolve().parents
-
-    return [path for path in sorted(folder.rglob("*")) if counts(path)]
+    return [path for path in files_in(folder) if ours not in path.resolve().parents]
 
 
 def _read(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, Image.Image]:

@@ -20,7 +20,7 @@ from abn.network import ABN
 from abn.official import official_checkpoint, write_options
 from abn.published import PUBLISHED, Published, Weights
 from abn.saving import CONFIG, WEIGHTS, replacing
-from abn.stored import built, check_fit, checked_arguments, contents, rebuilt
+from abn.stored import BESIDE, built, check_fit, checked_arguments, contents, rebuilt
 
 __all__ = ["CheckpointError", "DownloadError", "available", "convert", "load"]
 
@@ -113,6 +113,8 @@ def load(
     entry = _published(source)
     path = _located(source, progress)
     config, weights = contents(path, _mechanism(mechanism, entry), map)
+    if beside := sorted({"model", "backbone", *BESIDE}.intersection(arguments)):
+        raise TypeError(f"unexpected arguments {beside}: set them on the network that is loaded")
     config |= checked_arguments(arguments, "hub.load")
     if tasks is not None and config.get("tasks") is None:
         raise ValueError(f"tasks is {tasks}, but {source} is a network of one task: leave it out")

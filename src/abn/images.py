@@ -22,10 +22,18 @@ def is_image(path: str | Path) -> bool:
     return Image.registered_extensions().get(path.suffix.lower()) in formats and path.name[0] != "."
 
 
-def ignored(paths: Iterable[str | Path]) -> str:
-    """How many of these files are no images, and of which kinds; empty if all are, hidden ones aside."""
-    visible = (Path(path) for path in paths if not Path(path).name.startswith("."))
-    endings = Counter(path.suffix.lower() or "without an ending" for path in visible if not is_image(path))
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder and the folders in it, but for hidden ones."""
+
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path)]
+
+
+def ignored(paths: Iterable[Path]) -> str:
+    """How many of these files are no images, and of which kinds; empty if all are."""
+    endings = Counter(path.suffix.lower() or "without an ending" for path in paths if not is_image(path))
     kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
     return f"{endings.total()} files are not read as images: {kinds}" if kinds else ""
 

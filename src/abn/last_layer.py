@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from abn.dry_run import Shape, rehearse
+from abn.dry_run import BATCH, Shape, rehearse
 from abn.operations import ACTIVATING, POOLING, RESHAPING, SCALING, name_of
 from abn.tracer import cannot_run, not_logits
 
@@ -73,8 +73,8 @@ class Ending(NamedTuple):
 def ending_of(backbone: nn.Module, shape: Shape) -> Ending:
     """Finds what makes the outputs of a backbone.
 
-    Those of a layer may be pooled or scaled, with an activation only before the pooling. With an activation
-    behind it, a layer that returns one vector is a hidden one: of a backbone whose classifier was taken away.
+    Those of a layer may be pooled or scaled, and those of a 1×1 convolution rectified before they are pooled.
+    With an activation behind it, another layer is a hidden one: the backbone's classifier was taken away.
 
     Raises:
         CutError: If the backbone does not run on images of this shape, or does not return one tensor.
@@ -119,14 +119,14 @@ class _OutputsOfLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         layers = {self._layers[id(value)][1] for value in given if id(value) in self._layers}
-        others = any(id(value) not in self._layers and value.ndim > 1 for value in given)
+        others = any(id(value) not in self._layers and value.shape[:1] == (BATCH,) for value in given)
         result = func(*args, **(kwargs or {}))
         name = name_of(func)
         for value in tree_leaves(result):
             if not isinstance(value, Tensor):
                 continue
             before_pooling = value.ndim == 4 and value.shape[2:].numel() > 1
-            keeps = name in _KEEPING or (name in ACTIVATING and before_pooling)
+            keeps = name in _KEEPING or (name in ACTIVATING and before_pooling and "" not in layers)
             if name in _LINEAR:
                 self.note(value, "")  # replaced by the name of the layer, if it is one
             elif keeps and not others and len(layers) == 1:
@@ -147,7 +147,8 @@ _KEEPING = (
     | POOLING
     | SCALING
     | _NORMALISING
-    | {"max_pool2d_with_indices", "adaptive_max_pool2d", "amax", "max", "logsumexp"}
+    | {"max_pool2d_with_indices", "adaptive_max_pool2d", "amax", "max", "sum", "logsumexp"}
     | {"_log_softmax", "neg", "rsub", "cat", "stack", "select", "slice"}
+    | {"clamp", "tanh"}  # which bound logits, and are no activations of a hidden layer
 )
 """Operations behind which the outputs of a layer are still one for each class."""

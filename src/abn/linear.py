@@ -10,13 +10,12 @@ from torch.nn import functional as F
 def is_plain(layer: nn.Module) -> bool:
     """Whether the layer does what its weight says, and the weight can be read.
 
-    Not so where something was put around the layer: hooks or another forward, which fetch the weight for the
-    time of a call (offloading, sharding), or another class, with more than the weight in it (LoRA,
-    quantisation). Such a layer has to be called.
+    Not so where something was put around the layer: hooks before it or another forward, which fetch the
+    weight for the time of a call (offloading, sharding), or another class, with more than the weight in it
+    (LoRA, quantisation). Such a layer has to be called.
     """
-    hooks = layer._forward_pre_hooks or layer._forward_hooks
-    plain = type(layer) in (nn.Linear, nn.Conv2d, nn.LayerNorm) or not list(layer.parameters())
-    return plain and not hooks and "forward" not in vars(layer)
+    fetched = bool(layer._forward_pre_hooks) or "forward" in vars(layer)
+    return type(layer) in (nn.Linear, nn.Conv2d, nn.LayerNorm) and not fetched
 
 
 def without_bias(layer: nn.Module, inputs: Tensor) -> Tensor:

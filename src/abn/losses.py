@@ -152,9 +152,10 @@ class AttentionMapLoss(nn.Module):
         target = resized(target.float(), (maps.shape[-2], maps.shape[-1]))
         if given is None:
             given = torch.ones(len(maps), dtype=torch.bool, device=maps.device)
-        target = torch.where(given[:, None, None, None], target, maps.detach())  # what is skipped may be NaN
+        chosen = given[:, None, None, None]
         if self.guidance != "match" or in_range(maps):  # those of official networks may go beyond
-            check_range(target, "target")
+            check_range(torch.where(chosen, target, 0), "target")
+        target = torch.where(chosen, target, maps.detach())  # what is skipped may be NaN
         distances: Tensor
         if self.guidance == "energy":
             positive = maps.clamp(min=0)

@@ -79,9 +79,14 @@ def check_range(values: Tensor, name: str) -> None:
 def in_range(values: Tensor) -> bool:
     """Whether values on the CPU lie between 0 and 1, but for rounding; not so with NaN.
 
-    Elsewhere every call would wait for the device, so that others are taken to do so.
+    Elsewhere every call would wait for the device, and a compiler cannot tell: others are taken to do so.
     """
-    if values.device.type != "cpu" or values.dtype == torch.bool or not values.numel():
+    if (
+        torch.compiler.is_compiling()
+        or values.device.type != "cpu"
+        or values.dtype == torch.bool
+        or not values.numel()
+    ):
         return True
     low, high = values.detach().aminmax()
     try:

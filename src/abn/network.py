@@ -58,6 +58,9 @@ class ABN(nn.Module):
         (torch.Size([2, 10]), torch.Size([2, 1, 16, 16]))
     """
 
+    in_channels: int | None = None
+    """Channels of the images that the network was made for, where known."""
+
     def __init__(
         self, feature_extractor: nn.Module, attention_branch: nn.Module, perception_branch: nn.Module
     ) -> None:
@@ -71,8 +74,6 @@ class ABN(nn.Module):
         """
         self.stage: str | None = None
         """The kind of stage, for the configuration; none if it is a module of the user's own."""
-        self.in_channels: int | None = None
-        """Channels of the images, where known."""
         self.preprocessing: Preprocessing | None = None
         """What is done to images before the network sees them, where known. Saved with the network."""
         self.classes: Sequence[str] | None = None
@@ -100,16 +101,30 @@ class ABN(nn.Module):
                 exported model: elsewhere every call would wait for the device.
         """
         if not torch.compiler.is_compiling():
-            _check(images, self.in_channels)
-            kind = MAPS.get(getattr(self.attention_branch, "map", ""), MAPS["evidence"])
-            if attention_map is not None and kind.bounded:
+            _check(images)
+            kind = MAPS.get(getattr(self.attention_branch, "map", ""))
+            if attention_map is not None and kind is not None and kind.bounded:
                 check_range(attention_map, "attention_map")
-        features = self.feature_extractor(images)
+        features = self._features(images)
         attention_logits, computed_map = self.attention_branch(features)
         perception_logits = self.perception_branch(
             features, computed_map if attention_map is None else attention_map
         )
         return ABNOutput(attention_logits, perception_logits, computed_map)
+
+    def _features(self, images: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            features: Tensor = self.feature_extractor(images)
+            return features
+        try:
+            features = self.feature_extractor(images)
+        except RuntimeError as error:
+            channels, shape = self.in_channels, tuple(images.shape)
+            if channels in (None, shape[1]):
+                raise
+            hint = ": move the channels with images.permute(0, 3, 1, 2)" if shape[3] == channels else ""
+            raise ValueError(f"images have shape {shape}, expected (B, {channels}, H, W){hint}") from error
+        return features
 
     def class_map(self, images: Tensor, classes: int | Tensor) -> Tensor:
         """Where the evidence is for a class, be it the predicted one or another.
@@ -143,7 +158,7 @@ class ABN(nn.Module):
                 "evidence for classes, expected an AttentionBranch with map='evidence'"
             )
         if not torch.compiler.is_compiling():
-            _check(images, self.in_channels)
+            _check(images)
         count = branch.num_classes
         chosen = torch.as_tensor(classes, device=images.device)
         fits = chosen.ndim == 0 or chosen.shape == images.shape[:1]
@@ -152,7 +167,7 @@ class ABN(nn.Module):
                 f"classes are {classes!r}, expected one number from 0 to {count - 1}, or one for each of "
                 f"{len(images)} images"
             )
-        responses = branch.responses(self.feature_extractor(images))
+        responses = branch.responses(self._features(images))
         shares = F.one_hot(chosen.long().expand(len(images)), count).to(responses.dtype)
         attention_map: Tensor = branch.class_activation(responses, shares)
         return attention_map
@@ -248,7 +263,7 @@ class LogitsOnly(nn.Module):
         return output.perception_logits
 
 
-def _check(images: Tensor, channels: int | None) -> None:
+def _check(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(
             f"images are a {type(images).__name__}, expected a tensor (B, C, H, W), such as of "
@@ -264,9 +279,6 @@ def _check(images: Tensor, channels: int | None) -> None:
             f"images have shape {tuple(images.shape)}, expected (B, C, H, W): "
             "add the batch dimension with images.unsqueeze(0)"
         )
-    if channels is not None and images.shape[1] != channels:
-        hint = ": move the channels with images.permute(0, 3, 1, 2)" if images.shape[3] == channels else ""
-        raise ValueError(f"images have shape {tuple(images.shape)}, expected (B, {channels}, H, W){hint}")
     if _hold_nan(images):
         raise ValueError(
             f"{int(images.isnan().flatten(1).any(1).sum())} of {len(images)} images hold NaN, expected "

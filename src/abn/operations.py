@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -101,8 +102,12 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _memory_of(values: Iterable[Any]) -> set[int]:
-    """The memory that tensors lie in; those that share it overlap, or might."""
-    return {value.untyped_storage()._cdata for value in values if isinstance(value, Tensor)}
+    """The memory that tensors lie in; those that share it overlap, or might. A sparse one is by itself."""
+    return {
+        value.untyped_storage()._cdata if value.layout == torch.strided else id(value)
+        for value in values
+        if isinstance(value, Tensor)
+    }
 
 
 def _changed(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -46,6 +46,9 @@ class PooledClassifier(nn.Module):
         ]
         if not sizes:
             raise ValueError("the layers are without a linear layer, expected one that makes the scores")
+        # What each layer is, which does not show any more when a tool has put another around it.
+        self._linear = [isinstance(layer, nn.Linear) for layer in layers]
+        self._eps = [layer.eps if isinstance(layer, nn.LayerNorm) else None for layer in layers]
         self.out_channels: int = sizes[-1]
         """Number of classes K, as the convolution of a new branch calls it."""
 
@@ -90,10 +93,9 @@ class PooledClassifier(nn.Module):
         Returns:
             (B, C). The evidence at a pixel is the sum of its features, weighted with these, and a constant.
         """
-        received = []
-        for layer in self.layers:
-            received.append(pooled)
-            pooled = layer(pooled)
+        received = [pooled]
+        for layer in self.layers[:-1]:
+            received.append(layer(received[-1]))
         weights = shares
         for layer, values in zip(reversed(self.layers), reversed(received), strict=True):
             weights = _backwards(layer, values, weights)
@@ -101,7 +103,8 @@ class PooledClassifier(nn.Module):
 
     def is_plain(self) -> bool:
         """Whether :meth:`weights` can read the weights of the layers, see :func:`abn.linear.is_plain`."""
-        return all(map(is_plain, self.layers))
+        kinds = zip(self.layers, self._linear, self._eps, strict=True)
+        return all(is_plain(layer) for layer, linear, eps in kinds if linear or eps is not None)
 
     def evidence(self, pooled: Tensor, features: Tensor) -> Tensor:
         """The evidence for each class at each pixel, less a constant, by calls of the layers alone.
@@ -117,26 +120,26 @@ class PooledClassifier(nn.Module):
             :meth:`weights`.
         """
         pixels = features.flatten(2).transpose(1, 2)  # (B, h·w, C)
-        for layer in self.layers:
-            pixels = _of_pixels(layer, pooled, pixels)
+        for layer, linear, eps in zip(self.layers, self._linear, self._eps, strict=True):
+            if linear:
+                pixels = without_bias(layer, pixels)
+            elif eps is not None:
+                pixels = _normalised(layer, eps, pooled, pixels)
+            else:
+                pixels = pixels * _factor(layer, pooled)[:, None]
             pooled = layer(pooled)
         return pixels.transpose(1, 2).reshape(*pixels.shape[::2], *features.shape[2:])
 
 
-def _of_pixels(layer: nn.Module, received: Tensor, pixels: Tensor) -> Tensor:
-    """What a layer makes of pixels (B, N, C), with the factors that it has for the pooled (B, C)."""
-    if isinstance(layer, nn.LayerNorm):
-        scale = torch.rsqrt(received.var(dim=1, correction=0) + layer.eps)[:, None, None]
-        # Its weight shows in what it makes of a vector and of the vector's negative.
-        probe = torch.ones_like(received[0])
-        probe[::2] = -1
-        normalised = F.layer_norm(probe, layer.normalized_shape, eps=layer.eps)
-        weight = (layer(probe) - layer(-probe)) / (2 * normalised)
-        normed: Tensor = (pixels - pixels.mean(dim=2, keepdim=True)) * scale * weight
-        return normed
-    if list(layer.parameters()):
-        return without_bias(layer, pixels)
-    return pixels * _factor(layer, received)[:, None]
+def _normalised(norm: nn.Module, eps: float, received: Tensor, pixels: Tensor) -> Tensor:
+    """What a layer norm makes of pixels (B, N, C), with the scale that it has for the pooled (B, C)."""
+    scale = torch.rsqrt(received.var(dim=1, correction=0) + eps)[:, None, None]
+    # Its weight shows in what it makes of a vector and of the vector's negative.
+    probe = torch.ones_like(received[0])
+    probe[::2] = -1
+    weight = (norm(probe) - norm(-probe)) / (2 * F.layer_norm(probe, probe.shape, eps=eps))
+    normalised: Tensor = (pixels - pixels.mean(dim=2, keepdim=True)) * scale * weight
+    return normalised
 
 
 def _backwards(layer: nn.Module, received: Tensor, weights: Tensor) -> Tensor:

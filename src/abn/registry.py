@@ -42,6 +42,11 @@ def register_model(builder: Callable[Arguments, Model]) -> Callable[Arguments, M
     return build
 
 
+def is_of_this_library(name: str) -> bool:
+    """Whether the builder of this name is one of :mod:`abn.models`, and not a user's own."""
+    return name in _builders and _builders[name].__module__.startswith("abn.models.")
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names that :func:`create_model` knows, those with an attention branch beginning with ``abn_``.
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
-from abn.attention import default_response_channels
 from abn.backbone import WEIGHT_SOURCE_ARGUMENTS
 from abn.bounds import check_bounds
 from abn.checkpoint import CheckpointError, listed, misfits, read_checkpoint
@@ -133,10 +132,11 @@ def rebuilt(
     check_fit(weights, built(config, path), path)
     changed = {**config, **counts}
     before, after = ((each.get("tasks") or 1, each.get("num_classes") or 1) for each in (config, changed))
-    scores, kind = math.prod(after), MAPS.get(str(config.get("map")), MAPS["evidence"])
+    kind = MAPS.get(str(config.get("map")), MAPS["evidence"])
     official = kind.of_evidence is None and kind.for_classes  # which has one response for each score
-    if (config.get("response_channels") or default_response_channels(math.prod(before))) == math.prod(before):
-        changed["response_channels"] = scores if official else None
+    classifier = weights.get("attention_branch.classifier.weight")
+    if classifier is not None and classifier.shape[0] == classifier.shape[1]:
+        changed["response_channels"] = math.prod(after) if official else None
     model = measured = built(changed, path)
     if before != after and math.prod(before) == math.prod(after):
         # As many scores, but others: yet another number tells which weights are as wide as they are many.

@@ -1,12 +1,14 @@
 """Turning a stage into its stride-1 twin, so that the attention map keeps the resolution of the features."""
 
 import copy
+import inspect
 import warnings
 from typing import Any
 
 from torch import nn
 
 from abn.dry_run import Shape, dry_run, input_shapes
+from abn.lock import PROCESS_LOCK
 
 FUSING = ("fuse", "reparameterize", "switch_to_deploy")
 """Methods with which blocks turn into fewer layers, as ``timm.utils.reparameterize_model`` calls them."""
@@ -40,7 +42,7 @@ def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
             if can_fuse(block) and hasattr(block, "stride"):
                 # Remembered for the layer that it will make of those in it.
                 setattr(block, "stride", 1)  # noqa: B010 - unknown to the type of a module
-        with warnings.catch_warnings():
+        with PROCESS_LOCK, warnings.catch_warnings():
             # PyTorch says, once per process, that 'same' padding of an even kernel copies its input.
             warnings.simplefilter("ignore")
             output = dry_run(stage, features)
@@ -51,7 +53,7 @@ def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
 
 def can_fuse(block: nn.Module) -> bool:
     """Whether the block can turn into fewer layers."""
-    return any(callable(getattr(block, method, None)) for method in FUSING)
+    return any(inspect.ismethod(getattr(block, method, None)) for method in FUSING)
 
 
 def _is_strided(layer: nn.Module) -> bool:

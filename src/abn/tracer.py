@@ -3,9 +3,8 @@
 import inspect
 import math
 import operator
-import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from torch import fx, nn
 from torch.fx import _symbolic_trace
 
 from abn.dry_run import Shape, rehearse, training_mode
+from abn.lock import PROCESS_LOCK
 
 
 class CutError(ValueError):
@@ -35,13 +35,22 @@ def trace_forward(
     Raises:
         CutError: If that cannot be traced.
     """
-    try:
+
+    def traced(context: AbstractContextManager[None]) -> fx.Graph:
         # With autocast on in one of the two modes, so that a forward that switches it is seen, on or off.
-        with training_mode(backbone, training), torch.enable_grad(), torch.autocast("cpu", enabled=training):
-            tracer = _ShallowTracer(opened, lengths)
-            return tracer.trace(backbone)
+        autocast = torch.autocast("cpu", enabled=training)
+        with context, training_mode(backbone, training), torch.enable_grad(), autocast:
+            return _ShallowTracer(opened, lengths).trace(backbone)
+
+    try:
+        try:
+            return traced(nullcontext())
+        except _LengthUnknownError:
+            raise
+        except Exception:  # perhaps a function of math, or one marked for torch.fx, got a symbol
+            return traced(_functions_recorded(backbone, opened))
     except _LengthUnknownError as request:
-        lengths[request.node.name] = _length(backbone, tracer.graph, request.node, shape)
+        lengths[request.node.name] = _length(backbone, request.node.graph, request.node, shape)
         return trace_forward(backbone, opened, shape, lengths, training)
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise CutError(
@@ -168,7 +177,7 @@ class _ShallowTracer(fx.Tracer):
         # Only the images are symbolic; every other argument takes its default. With symbols for all of
         # them, `if mask is not None` would take the wrong path without a word.
         images = self.create_proxy("placeholder", "images", (), {})
-        with _functions_recorded(), self._modules_recorded():
+        with self._modules_recorded():
             output = type(root).forward(root, images)
             self.create_node("output", "output", (self.create_arg(output),), {})
         return self.graph
@@ -177,36 +186,35 @@ class _ShallowTracer(fx.Tracer):
     def _modules_recorded(self) -> Iterator[None]:
         """While active, calls of the root's submodules are recorded, and the reading of weights is.
 
-        Each module has a class of its own meanwhile, as parametrized ones have in PyTorch.
+        Each module has a call of its own meanwhile, where PyTorch puts a compiled one, and its weights are
+        symbols.
         """
-        classes = {module: type(module) for module in self.root.modules()}
         proxies: dict[str, fx.Proxy] = {}
 
-        def recorded(plain: type[nn.Module]) -> type[nn.Module]:
-            def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-                return self.call_module(module, partial(plain.__call__, module), args, kwargs)
+        def read(name: str, value: Any) -> Any:
+            return self.getattr(name, value, proxies)
 
-            def read(module: nn.Module, name: str) -> Any:
-                return self.getattr(name, plain.__getattr__(module, name), proxies)
-
-            methods = {"__call__": call, "__getattr__": read, "__module__": plain.__module__}
-            return types.new_class(plain.__name__, (plain,), exec_body=lambda body: body.update(methods))
-
-        twins = {plain: recorded(plain) for plain in set(classes.values())}
+        replaced = ("_compiled_call_impl", "_parameters", "_buffers")
+        before = {
+            module: {name: vars(module)[name] for name in replaced if name in vars(module)}
+            for module in self.root.modules()
+        }
         try:
-            for module, plain in classes.items():
-                module.__class__ = twins[plain]
+            for module, attributes in before.items():
+                vars(module)["_compiled_call_impl"] = partial(self._call, module)
+                for name in replaced[1:]:
+                    if name in attributes:  # TorchScript keeps them elsewhere
+                        vars(module)[name] = _Symbols(attributes[name], read)
             yield
         finally:
-            for module, plain in classes.items():
-                module.__class__ = plain
+            for module, attributes in before.items():
+                vars(module).pop("_compiled_call_impl")
+                vars(module).update(attributes)
 
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        name = self.path_of_module(m)
+    def _call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        name = self.path_of_module(module)
         if name in self.opened:
-            return forward(*args, **kwargs)
+            return cast(Any, module)._call_impl(*args, **kwargs)
         return self.create_proxy("call_module", name, args, kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -217,16 +225,30 @@ class _ShallowTracer(fx.Tracer):
         return iter(list(parts))
 
 
+class _Symbols(dict[str, Any]):
+    """Weights or buffers by name, each read as a symbol of its own."""
+
+    def __init__(self, values: dict[str, Any], read: Callable[[str, Any], Any]) -> None:
+        super().__init__(values)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Any:
+        return self._read(name, super().__getitem__(name))
+
+
 @contextmanager
-def _functions_recorded() -> Iterator[None]:
+def _functions_recorded(backbone: nn.Module, opened: set[str]) -> Iterator[None]:
     """While active, functions that ``torch.fx.wrap`` has marked, and those of ``math``, are recorded.
 
-    They are replaced in their modules, by functions that do the same wherever no symbol is given to them.
+    They are replaced in their modules, for all threads, by functions that do the same wherever no symbol is
+    given to them.
     """
-    with _symbolic_trace._Patcher() as patcher:
+    of_math = {id(value) for value in vars(math).values() if callable(value)}
+    traced = [backbone, *map(backbone.get_submodule, opened)]
+    with PROCESS_LOCK, _symbolic_trace._Patcher() as patcher:
         _symbolic_trace._patch_wrapped_functions(patcher)
-        of_math = {id(value) for value in vars(math).values() if callable(value)}
-        _symbolic_trace._autowrap_check(patcher, vars(math), of_math)
+        for names in (vars(math), *(type(module).forward.__globals__ for module in traced)):
+            _symbolic_trace._autowrap_check(patcher, names, of_math)
         yield
 
 

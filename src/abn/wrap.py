@@ -18,7 +18,6 @@ from abn.branches import classifier_for, new_branch
 from abn.cut import Splits, cut, splits_of
 from abn.dry_run import device_of
 from abn.last_layer import Ending, ending_of, replace_classifier
-from abn.lock import one_at_a_time
 from abn.map_kinds import MAPS, check_map
 from abn.mechanisms import check_mechanism
 from abn.multitask import MultiTaskPerceptionBranch, check_task_map
@@ -27,7 +26,6 @@ from abn.perception import PerceptionBranch
 from abn.stages import check_stage, make_stage
 
 
-@one_at_a_time
 def wrap_backbone(
     backbone: nn.Module | str,
     *,
@@ -157,7 +155,9 @@ def wrap_backbone(
         replace_classifier(backbone, outputs, shape)
 
     parts = cut(backbone, shape, split)
-    if outputs is None and getattr(backbone, "num_classes", None) == 0:  # of timm
+    encoder = outputs is None and getattr(backbone, "num_classes", None) == 0  # of timm
+    ending = ending_of(backbone, shape) if name is None or encoder else None
+    if encoder and (name is not None or (ending is not None and ending.layer is None)):
         raise ValueError(
             f"{type(backbone).__name__} was built with num_classes=0, so it has no classifier: give "
             "num_classes=, and it gets a new one"
@@ -167,8 +167,8 @@ def wrap_backbone(
             f"asked for {outputs} logits, but with its classifier replaced {type(backbone).__name__} still "
             f"returns {parts.num_classes}: replace the classifier yourself before wrapping"
         )
-    if name is None:
-        _warn_of_ending(backbone, ending_of(backbone, shape), parts.num_classes)
+    if ending is not None:
+        _warn_of_ending(backbone, ending, parts.num_classes)
     branch_stage = make_stage(stage, parts)
     classifier = None
     if trained:
@@ -218,7 +218,6 @@ def wrap_backbone(
     return model
 
 
-@one_at_a_time
 def find_splits(
     backbone: nn.Module | str,
     *,
@@ -267,12 +266,12 @@ def _warn_of_ending(backbone: nn.Module, ending: Ending, outputs: int) -> None:
     }
     for fault, found in faults.items():
         if found:
-            warnings.warn(fault, stacklevel=4)  # the caller, beyond the lock
+            warnings.warn(fault, stacklevel=3)
 
 
 def _warn_of_new_heads(reason: str) -> None:
     warnings.warn(
         "the attention branch starts from random weights, so that its map means nothing before training: "
         f"{reason}. Give start='new' if that is meant",
-        stacklevel=4,  # the caller, beyond the lock
+        stacklevel=3,
     )
