@@ -54,7 +54,7 @@ def test_networks_are_wrapped_and_loaded_in_threads_while_others_classify(tmp_pa
         classifying = [pool.submit(classify) for _ in range(2)]
         try:
             making = [pool.submit(lambda make=make: logits_of(make())) for make in makers * 2]
-            built = [pool.submit(abn.abn_cifar_wide_resnet, 10, 1) for _ in range(6)]  # of random weights
+            built = [pool.submit(abn.abn_cifar_wide_resnet, 10, 1) for _ in range(3)]  # of random weights
             results = [future.result() for future in making]
         finally:
             made.set()
