@@ -653,7 +653,7 @@ def test_images_of_all_formats_are_trained_on_and_others_are_told(tmp_path, own_
     (own_photos / "train" / "bee" / "1.raw").write_bytes(b"of a camera")
     trained("--data", own_photos, "--output", tmp_path / "run", "--epochs", "1")
     told = capsys.readouterr().err
-    assert f"warning: {own_photos / 'train'}: 1 files are not read as images: 1 .raw" in told
+    assert f"warning: {own_photos / 'train'}: 1 file is not read as images: 1 .raw" in told
     assert checkpoint(tmp_path / "run")["options"]["training images"] == 27
 
 

@@ -32,10 +32,11 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def ignored(paths: Iterable[Path]) -> str:
-    """How many of these files are no images, and of which kinds; empty if all are."""
+    """A line on how many of these files are no images, and of which kinds; empty if all are images."""
     endings = Counter(path.suffix.lower() or "without an ending" for path in paths if not is_image(path))
     kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
-    return f"{endings.total()} files are not read as images: {kinds}" if kinds else ""
+    count = endings.total()
+    return f"{count} {'files are' if count > 1 else 'file is'} not read as images: {kinds}" if kinds else ""
 
 
 def read_image(path: str | Path) -> Image.Image:
