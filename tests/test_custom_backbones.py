@@ -435,6 +435,28 @@ def test_backbone_that_a_tool_listens_to_is_refused(partly):
     assert tool.kept.shape[1] == 8
 
 
+def test_backbone_with_a_compiled_part_is_refused():
+    backbone = Plain()
+    backbone.fc = torch.compile(backbone.fc, backend="eager")
+    with pytest.raises(
+        TypeError, match="fc of Plain are compiled, and would go on with the weights that they have"
+    ):
+        wrap_backbone(backbone, num_classes=3)
+
+
+def test_name_of_a_submodule_that_cannot_stand_in_python_is_told():
+    class Keyword(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("class", nn.Conv2d(8, 8, 1))
+
+        def forward(self, images):
+            return self.fc(self.c2(getattr(self, "class")(self.c1(images))).mean((2, 3)))
+
+    with pytest.raises(CutError, match="whose name cannot stand in Python, such as a keyword"):
+        wrap_backbone(Keyword(), input_size=32)
+
+
 def pruned() -> nn.Module:
     backbone = Plain()
     prune.l1_unstructured(backbone.c1, "weight", 0.5)

@@ -43,6 +43,9 @@ def test_all_readers_see_the_same_gray(image, tmp_path):
     assert torch.equal((EXACT(image) * 255).round().to(torch.uint8), expected)
     assert torch.equal(colours(overlay(image, torch.zeros(1, 1), opacity=0)), expected)
     assert torch.equal(colours(EXACT.view(image)), expected)
+    if image.mode == "I;16":
+        (tmp_path / "image.pgm").write_bytes(b"P5 4 1 65535\n" + np.asarray(image).astype(">u2").tobytes())
+        assert torch.equal(colours(read_image(tmp_path / "image.pgm")), expected)
     if image.mode != "I;16B":  # which no format of PIL's keeps
         image.save(tmp_path / "image.tiff")
         assert torch.equal(colours(read_image(tmp_path / "image.tiff")), expected)
@@ -79,8 +82,9 @@ def test_what_is_no_picture_is_refused(given):
         Preprocessing((224, 224), (224, 224)),
         Preprocessing((128, 256), (128, 256), crop_mode="center"),
         Preprocessing((224, 224), 236, crop_mode="border"),
+        Preprocessing((64, 64), 2000),
     ],
-    ids=["center", "squash", "not square", "border"],
+    ids=["center", "squash", "not square", "border", "much larger than what is seen"],
 )
 def test_long_thin_image_takes_memory_for_what_is_seen(size, preprocessing, monkeypatch):
     largest = 0

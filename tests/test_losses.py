@@ -129,6 +129,19 @@ def test_map_loss_compiles_and_checks_what_is_given_alone():
     torch.testing.assert_close(compiled(maps, mask, given), loss(maps, mask, given))
 
 
+@pytest.mark.parametrize("given", [torch.tensor([1, 0]), [True, False]])
+def test_images_that_have_a_target_are_given_as_bool(given):
+    with pytest.raises(TypeError, match=r"given is .*, expected a tensor of bool"):
+        AttentionMapLoss()(torch.rand(2, 1, 4, 4), torch.rand(2, 4, 4), given)
+
+
+def test_loss_of_something_else_than_an_output_is_refused():
+    with pytest.raises(
+        TypeError, match=r"output is a tuple, expected what an ABN returns; of a tuple ABNOutput"
+    ):
+        ABNLoss()((torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 1, 4, 4)), torch.tensor([0]))
+
+
 def test_map_loss_takes_targets_like_the_maps_where_these_have_no_bounds():
     maps = torch.tensor([[[[-3.0, 4.0]]]])
     assert AttentionMapLoss()(maps, torch.tensor([[[[-3.0, 2.0]]]])) == 2

@@ -96,6 +96,13 @@ def test_classes_that_are_not_a_name_for_each_are_refused_when_they_are_saved(ar
     assert not (tmp_path / "model").exists()
 
 
+def test_weights_that_are_elsewhere_are_not_saved(tmp_path):
+    model = wrap_backbone("timm/test_resnet", num_classes=3).to("meta")
+    with pytest.raises(ValueError, match=r"\d+ weights, such as feature_extractor.*, are on the meta device"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_preparation_of_another_kind_is_refused(tmp_path):
     model = wrap_backbone("timm/test_resnet", num_classes=3)
     model.preprocessing = torch.nn.Identity()

@@ -79,6 +79,11 @@ def build_or_copy(backbone: nn.Module | str, arguments: dict[str, object]) -> nn
         )
     if any(isinstance(parameter, UninitializedParameter) for parameter in backbone.parameters()):
         raise TypeError(f"{type(backbone).__name__} has lazy layers: run it once on images before wrapping")
+    if compiled := [name for name, module in backbone.named_modules() if hasattr(module, "_orig_mod")]:
+        raise TypeError(
+            f"{listed(compiled)} of {type(backbone).__name__} are compiled, and would go on with the weights "
+            "that they have: hand over the network as it was before, and compile what comes back"
+        )
     if tools := _tools_at_work(backbone):
         raise TypeError(
             f"{listed(tools)}: remove the hooks of such a tool before wrapping, or the copy would keep the "

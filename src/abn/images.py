@@ -70,8 +70,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
         )
     if image.mode == "RGB":
         return image
-    # Before version 10.3, PIL opened a PNG of 16 bits as one of 32.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    # PIL opens a PPM of 16 bits as one of 32, and before version 10.3 a PNG.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         kind = "real numbers" if image.mode == "F" else "whole numbers of 32 bits"

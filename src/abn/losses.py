@@ -68,8 +68,14 @@ class ABNLoss(nn.Module):
             The weighted sum, a scalar.
 
         Raises:
+            TypeError: If the output is not what an ABN returns.
             ValueError: If the criterion is the default and there is a single value, or one per task.
         """
+        if not hasattr(output, "perception_logits"):
+            raise TypeError(
+                f"output is a {type(output).__name__}, expected what an ABN returns; of a tuple "
+                "ABNOutput(*output) makes it"
+            )
         logits = output.perception_logits
         several = output.attention_map.shape[1] > 1
         if self._for_classes and logits.ndim == 2 and (several or logits.shape[1] == 1):
@@ -138,12 +144,16 @@ class AttentionMapLoss(nn.Module):
             The mean over the images that have a target, a scalar; 0 if none has.
 
         Raises:
+            TypeError: If something is no tensor, or ``given`` not of bool.
             ValueError: If the shapes do not belong together, or targets are of whole numbers or, as far as
                 they are on the CPU, beyond 0 to 1.
         """
         target = with_channel(target, "target")
         check_kind(target, "target")
         maps = with_channel(attention_map).float()
+        if given is not None and (not isinstance(given, Tensor) or given.dtype != torch.bool):
+            kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
+            raise TypeError(f"given is {kind}, expected a tensor of bool, (B,)")
         if len(target) != len(maps) or (given is not None and given.shape != target.shape[:1]):
             raise ValueError(
                 f"got {len(maps)} maps, targets of shape {tuple(target.shape)} and given "

@@ -41,8 +41,11 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
     Raises:
         ValueError: If the maps have another shape.
     """
+    if not isinstance(attention_maps, Tensor):
+        kind = type(attention_maps).__name__
+        raise TypeError(f"{name} is a {kind}, expected a tensor, such as of torch.from_numpy()")
     maps = attention_maps.unsqueeze(1) if attention_maps.ndim == 3 else attention_maps
-    if maps.ndim != 4 or maps.shape[1] != 1:
+    if maps.ndim != 4 or maps.shape[1] != 1 or 0 in maps.shape[2:]:
         raise ValueError(
             f"{name} has shape {tuple(attention_maps.shape)}, expected (B, 1, h, w) or (B, h, w); of several "
             "tasks take one, [:, task], or all as if of more images, .flatten(0, 1)"

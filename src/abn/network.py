@@ -160,9 +160,13 @@ class ABN(nn.Module):
         if not torch.compiler.is_compiling():
             _check(images)
         count = branch.num_classes
-        chosen = torch.as_tensor(classes, device=images.device)
+        try:
+            chosen = torch.as_tensor(classes, device=images.device)
+        except (TypeError, ValueError, RuntimeError):
+            chosen = torch.tensor(-1)
         fits = chosen.ndim == 0 or chosen.shape == images.shape[:1]
-        if not fits or chosen.is_floating_point() or not bool(((chosen >= 0) & (chosen < count)).all()):
+        whole = not chosen.is_floating_point() and not chosen.is_complex()
+        if not fits or not whole or not bool(((chosen >= 0) & (chosen < count)).all()):
             raise ValueError(
                 f"classes are {classes!r}, expected one number from 0 to {count - 1}, or one for each of "
                 f"{len(images)} images"
@@ -274,7 +278,7 @@ def _check(images: Tensor) -> None:
             f"images are {images.dtype}, expected floating point: scale and normalise them as in training, "
             "for example with the transforms that came with the backbone's weights"
         )
-    if images.ndim != 4:
+    if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(
             f"images have shape {tuple(images.shape)}, expected (B, C, H, W): "
             "add the batch dimension with images.unsqueeze(0)"

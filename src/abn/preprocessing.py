@@ -134,10 +134,15 @@ class Preprocessing:
         _check_pixels(image)
         if self._crop_mode != "center":
             return image  # resized as a whole, to a size that is known
-        width, height = image.size
-        longest = 64 * max(self.size) // min(self.size)  # times the shorter side
-        left, top = max((width - longest * height) // 2, 0), max((height - longest * width) // 2, 0)
-        return image.crop((left, top, width - left, height - top)) if left or top else image
+        resized = self._resized(image.size)
+        crop = []
+        for side, length, seen in zip(image.size, resized, self.size[::-1], strict=True):
+            kept = max(4 * seen, 2 * min(resized))
+            cut = (side - round(side * kept / length)) // 2 if length > kept else 0
+            crop.append(max(cut, 0))
+        left, top = crop
+        box = left, top, image.width - left, image.height - top
+        return image.crop(box) if left or top else image
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height that an image of this width and height gets before it is cropped."""

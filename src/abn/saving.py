@@ -29,6 +29,11 @@ def save(model: Any, directory: Path) -> None:
         ValueError: If there is no configuration, or JSON cannot hold it.
     """
     text = _json(configuration(model))
+    if away := [name for name, value in model.state_dict().items() if value.is_meta]:
+        raise ValueError(
+            f"{len(away)} weights, such as {away[0]}, are on the meta device and cannot be saved: bring them "
+            "back first if they were offloaded"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as path:
         try:

@@ -69,7 +69,13 @@ def _note_values(
 
 def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
     """A module that runs the graph on the backbone's submodules, under their own names."""
-    part = fx.GraphModule(backbone, graph, class_name=name)
+    try:
+        part = fx.GraphModule(backbone, graph, class_name=name)
+    except SyntaxError as error:
+        raise CutError(
+            f"{type(backbone).__name__} has a submodule whose name cannot stand in Python, such as a "
+            f"keyword: {error}"
+        ) from error
     if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
         setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
     for module in part.modules():

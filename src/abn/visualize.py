@@ -59,7 +59,7 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}, expected 0 to 1")
     colormap = colormap or _default_colormap(sign)
-    if colormap not in matplotlib.colormaps:
+    if not isinstance(colormap, str) or colormap not in matplotlib.colormaps:
         raise ValueError(f"colormap is {colormap!r}, expected a name in matplotlib.colormaps, such as 'jet'")
     _check_sign(sign, rescale)
     pixels = _pixels(image, mean, std)  # (3, H, W)
@@ -112,7 +112,9 @@ def grid(
             panel = ImageOps.pad(panel, (panel_size, panel_size), color="white")
             canvas.paste(panel, (column * pitch, header + row * pitch))
         if captions is not None:
-            ImageDraw.Draw(canvas).text((column * pitch + 2, 4), captions[column], fill="black", font_size=14)
+            ImageDraw.Draw(canvas).text(
+                (column * pitch + 2, 4), str(captions[column]), fill="black", font_size=14
+            )
     return canvas
 
 
@@ -175,7 +177,7 @@ def task_grid(
     for index, (label, panel) in enumerate(panels):
         labelled = Image.new("RGB", (panel_size, height), "white")  # which cuts off a label that is too long
         labelled.paste(ImageOps.pad(panel, (panel_size, panel_size), color="white"), (0, header))
-        ImageDraw.Draw(labelled).text((2, 4), label, fill="black", font_size=14)
+        ImageDraw.Draw(labelled).text((2, 4), str(label), fill="black", font_size=14)
         row, column = divmod(index, columns)
         canvas.paste(labelled, (column * pitch, row * (height + gap)))
     return canvas
@@ -187,16 +189,22 @@ def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequ
         image = transforms.pil_to_tensor(as_rgb(image))
     if not isinstance(image, Tensor):
         raise TypeError(f"image is a {type(image).__name__}, expected a PIL image or a tensor (C, H, W)")
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
         raise ValueError(f"image has shape {tuple(image.shape)}, expected (C, H, W) with C = 1 or 3")
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"image is {image.dtype}, expected uint8 or floating point")
     if (mean is None) != (std is None) or (mean is not None and image.dtype == torch.uint8):
         raise ValueError("mean and std belong together, and to a normalised float image")
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) not in (1, len(image)):
+            raise ValueError(
+                f"{name} is {values!r}, expected one number, or one for each of {len(image)} channels"
+            )
     pixels = image.detach().cpu()
     pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
     if mean is not None and std is not None:
-        pixels = pixels * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
+        scale, offset = (torch.tensor(list(values)).float().view(-1, 1, 1) for values in (std, mean))
+        pixels = pixels * scale + offset
     low, high = pixels.min().item(), pixels.max().item()
     if not (low > -1e-3 and high < 1 + 1e-3):  # also false for NaN
         raise ValueError(
@@ -213,7 +221,8 @@ def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign |
             f"attention_map is a {type(attention_map).__name__}, expected a tensor, such as "
             "torch.from_numpy(attention_map)"
         )
-    if attention_map.ndim not in (2, 3) or attention_map[..., 0, 0].numel() != 1:
+    single = attention_map.ndim in (2, 3) and attention_map.shape[:-2].numel() == 1
+    if not single or not attention_map.numel():
         raise ValueError(
             f"attention_map has shape {tuple(attention_map.shape)}, expected (1, h, w) or (h, w); several "
             "tasks are for task_grid()"
