@@ -219,3 +219,11 @@ def test_map_that_is_no_tensor_or_without_pixels_is_refused(images):
         model(images, attention_map=torch.ones(2, 1, 4, 4).numpy())
     with pytest.raises(ValueError, match=r"attention_map has shape \(2, 1, 0, 0\), expected"):
         model(images, attention_map=torch.ones(2, 1, 0, 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_images_of_another_precision_are_told(images, dtype):
+    model = wrap_backbone("timm/test_resnet", num_classes=4).eval()
+    with pytest.raises(TypeError, match=rf"images are {dtype}, expected torch\.float32, as the weights are"):
+        model(images.to(dtype))
+    model.to(dtype)(images.to(dtype))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import _register_namedtuple
 
+from abn.image_checks import check_fit, check_images
 from abn.map_kinds import MAPS
 from abn.maps import check_range
 from abn.preprocessing import Preprocessing
@@ -101,7 +102,7 @@ class ABN(nn.Module):
                 exported model: elsewhere every call would wait for the device.
         """
         if not torch.compiler.is_compiling():
-            _check(images)
+            check_images(images)
             kind = MAPS.get(getattr(self.attention_branch, "map", ""))
             if attention_map is not None and kind is not None and kind.bounded:
                 check_range(attention_map, "attention_map")
@@ -119,11 +120,9 @@ class ABN(nn.Module):
         try:
             features = self.feature_extractor(images)
         except RuntimeError as error:
-            channels, shape = self.in_channels, tuple(images.shape)
-            if channels in (None, shape[1]):
-                raise
-            hint = ": move the channels with images.permute(0, 3, 1, 2)" if shape[3] == channels else ""
-            raise ValueError(f"images have shape {shape}, expected (B, {channels}, H, W){hint}") from error
+            weight = next(self.feature_extractor.parameters(), None)
+            check_fit(images, self.in_channels, None if weight is None else weight.dtype, error)
+            raise
         return features
 
     def class_map(self, images: Tensor, classes: int | Tensor) -> Tensor:
@@ -158,7 +157,7 @@ class ABN(nn.Module):
                 "evidence for classes, expected an AttentionBranch with map='evidence'"
             )
         if not torch.compiler.is_compiling():
-            _check(images)
+            check_images(images)
         count = branch.num_classes
         try:
             chosen = torch.as_tensor(classes, device=images.device)
@@ -265,36 +264,3 @@ class LogitsOnly(nn.Module):
         """Classifies the images: (B, C, H, W) to the ``perception_logits`` of :class:`ABNOutput`."""
         output: ABNOutput = self.model(images)
         return output.perception_logits
-
-
-def _check(images: Tensor) -> None:
-    if not isinstance(images, Tensor):
-        raise TypeError(
-            f"images are a {type(images).__name__}, expected a tensor (B, C, H, W), such as of "
-            "torch.from_numpy() or torch.stack()"
-        )
-    if not images.is_floating_point():
-        raise TypeError(
-            f"images are {images.dtype}, expected floating point: scale and normalise them as in training, "
-            "for example with the transforms that came with the backbone's weights"
-        )
-    if images.ndim != 4 or 0 in images.shape[1:]:
-        raise ValueError(
-            f"images have shape {tuple(images.shape)}, expected (B, C, H, W): "
-            "add the batch dimension with images.unsqueeze(0)"
-        )
-    if _hold_nan(images):
-        raise ValueError(
-            f"{int(images.isnan().flatten(1).any(1).sum())} of {len(images)} images hold NaN, expected "
-            "finite values: look at how they were decoded and normalised (a standard deviation of 0?)"
-        )
-
-
-def _hold_nan(images: Tensor) -> bool:
-    if images.device.type != "cpu":
-        return False
-    try:
-        # A sum is NaN if an image holds one, or infinities of both signs; it takes a twentieth of the time.
-        return bool(images.sum().isnan()) and bool(images.isnan().any())
-    except RuntimeError:  # under vmap, or with fake tensors, there are no values to look at
-        return False
