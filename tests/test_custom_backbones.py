@@ -444,6 +444,18 @@ def test_backbone_with_a_compiled_part_is_refused():
         wrap_backbone(backbone, num_classes=3)
 
 
+def test_backbone_may_have_a_stitch_of_its_own():
+    class Stitching(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stitch = nn.Conv2d(8, 8, 3, 2, 1)
+
+        def forward(self, images):
+            return self.fc(self.stitch(self.c2(self.c1(images))).mean((2, 3)))
+
+    assert assert_equals_plain(Stitching()).attention_branch.stage is not None
+
+
 def test_name_of_a_submodule_that_cannot_stand_in_python_is_told():
     class Keyword(Plain):
         def __init__(self) -> None:

@@ -15,6 +15,8 @@ from abn.stride import can_fuse
 
 Pair = tuple[int, int]
 
+_STITCH = "abn_stitch"  # a name that no backbone has
+
 
 class ShiftedCopies(nn.Module):
     """Makes of each image as many as the stride of a layer has pixels, and runs the layer on all of them.
@@ -119,12 +121,12 @@ def dense_copy(stage: fx.GraphModule, features: Shape) -> fx.GraphModule | None:
 
 
 def _append_stitch(stage: fx.GraphModule, strides: Sequence[Pair]) -> None:
-    stage.add_module("stitch", Stitch(strides).train(stage.training))
+    stage.add_module(_STITCH, Stitch(strides).train(stage.training))
     (features,) = stage.graph.find_nodes(op="placeholder")
     output = stage.graph.output_node()
     (returned,) = output.all_input_nodes
     with stage.graph.inserting_before(output):
-        output.args = (stage.graph.call_module("stitch", (returned, features)),)
+        output.args = (stage.graph.call_module(_STITCH, (returned, features)),)
     stage.recompile()
 
 

@@ -71,6 +71,10 @@ def explain(
             "the network does not tell how its images are prepared: taken for ImageNet's %s", Preprocessing()
         )
         preprocessing = Preprocessing()
+    if not isinstance(preprocessing, Preprocessing):
+        raise ValueError(
+            f"model.preprocessing is a {type(preprocessing).__name__}, expected a Preprocessing, or None"
+        )
     device = next(model.parameters()).device
     model.eval()
     kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
