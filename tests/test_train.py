@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 from training import report
 from training.data import flip
 from training.optimization import create_criterion, create_schedule
-from training.options import read_options
+from training.options import DEFAULT_MODEL, read_options
 
 import abn
 from abn.preprocessing import CIFAR
@@ -210,6 +210,14 @@ def test_fine_tuning_keeps_the_weights_and_their_colours(tmp_path, trained):
         tuned.feature_extractor.conv1.weight, network.feature_extractor.conv1.weight, atol=1e-6
     )
     assert (tuned.preprocessing.mean, tuned.preprocessing.size) == ((0.5,) * 3, (16, 16))
+
+
+def test_weights_need_no_model_beside_them(tmp_path, trained):
+    network = abn.wrap_backbone("timm/test_resnet", num_classes=10, input_size=32)
+    network.save_pretrained(tmp_path / "start")
+    words = ["--model", DEFAULT_MODEL, "--weights", tmp_path / "start"]  # as if nothing were said of a model
+    trained(*words, "--output", tmp_path / "run", "--epochs", 1, "--image-size", 32)
+    assert abn.hub.load(tmp_path / "run" / "best").built_with["backbone"] == "timm/test_resnet"
 
 
 def test_fine_tuning_takes_what_the_weights_do_not_tell(tmp_path, trained, refused):

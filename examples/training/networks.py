@@ -20,6 +20,7 @@ from abn.saving import WEIGHTS, replacing
 from training.checkpoints import read_checkpoint
 from training.checks import check_same, complete
 from training.data import Data
+from training.options import DEFAULT_DEPTH, DEFAULT_MODEL
 
 
 def create_network(options: Namespace, data: Data) -> ABN:
@@ -58,6 +59,8 @@ def create_network(options: Namespace, data: Data) -> ABN:
 
 def _loaded(options: Namespace, num_classes: int) -> ABN:
     arguments = dict(options.model_arguments)
+    if options.model == DEFAULT_MODEL and arguments.get("depth") == DEFAULT_DEPTH:
+        del arguments["depth"]  # of the model that these weights are in place of
     try:
         return abn.hub.load(options.weights, num_classes=num_classes, **arguments)
     except TypeError as error:  # one of its own arguments, given twice or not as it should be

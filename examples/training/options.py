@@ -14,6 +14,7 @@ from timm.optim import list_optimizers
 # Without those that need a second gradient, random numbers of their own, or further libraries.
 OPTIMIZERS = list_optimizers(exclude_filters=["adahessian", "kron*", "fused*", "bnb*"])
 DEFAULT_MODEL = "abn_cifar_resnet"
+DEFAULT_DEPTH = 20
 
 
 def read_options(words: list[str]) -> argparse.Namespace:
@@ -23,7 +24,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
     options = parser.parse_args(([] if recipe is None else _words(parser, recipe)) + words)
     options.model_arguments = dict(options.model_arguments)
     if options.model == DEFAULT_MODEL:
-        options.model_arguments.setdefault("depth", 20)
+        options.model_arguments.setdefault("depth", DEFAULT_DEPTH)
     options.data = options.data.rstrip("/") or "/"
     options.milestones.sort()
     if options.milestones and options.schedule != "step":
