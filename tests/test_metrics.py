@@ -432,6 +432,15 @@ def test_one_task_can_be_measured_as_no_and_yes():
     assert torch.equal(change.increase, (probability(shown) > probability(images)).float())
 
 
+@pytest.mark.parametrize("classes", [torch.tensor([0]), torch.tensor([0.0, 1.0]), [0, 1]])
+@pytest.mark.parametrize("metric", [metrics.deletion, metrics.insertion, metrics.confidence_change])
+def test_classes_are_one_number_for_each_image(metric, classes):
+    with pytest.raises(
+        ValueError, match=r"classes are .*, expected a tensor of int64, one for each of 2 images"
+    ):
+        metric(nn.Flatten(), torch.rand(2, 3, 16, 16), torch.rand(2, 4, 4), classes)
+
+
 @pytest.mark.parametrize("metric", [metrics.pointing_game, metrics.energy_pointing_game])
 def test_masks_are_one_for_each_map_and_from_0_to_1(metric):
     with pytest.raises(ValueError, match=r"masks has shape \(1, 5, 8, 8\), expected .* \[:, task\]"):

@@ -32,6 +32,9 @@ def check_bounds(config: Mapping[str, Any], weights: Mapping[str, Tensor], path:
         CheckpointError: If it asks for more.
     """
     widest = max(max(value.shape, default=1) for value in weights.values())
+    classes, tasks = config.get("num_classes"), config.get("tasks")
+    if isinstance(classes, int) and isinstance(tasks, int):
+        config = {**config, "num_classes": classes * tasks}  # scores in all
     for key, value in config.items():
         bound = max(widest, len(weights))
         if key not in _COUNTS and not is_of_this_library(str(config.get("model"))):

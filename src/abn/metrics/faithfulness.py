@@ -47,8 +47,8 @@ def deletion(
         (B,), in [0, 1]. It takes H · W / step forward passes of the batch.
 
     Raises:
-        ValueError: If the shapes do not belong together, the map holds NaN, the step is below one, or the
-            model is in training mode.
+        ValueError: If the shapes do not belong together, the map holds NaN, there is not one class for each
+            image, the step is below one, or the model is in training mode.
     """
     return _area(model, images, torch.zeros_like(images), attention_maps, classes, step, start=images)
 
@@ -89,7 +89,7 @@ def confidence_change(
         ValueError: As in :func:`deletion`.
     """
     maps = fitted(stretched(attention_maps), images)
-    classes = _predicted(model, images) if classes is None else classes
+    classes = _classes(model, images, classes)
     whole = _probability(model, images, classes)
     shown = _probability(model, images * maps.to(images.dtype), classes)
     return ConfidenceChange((whole - shown).clamp(min=0) / whole, (shown > whole).float())
@@ -111,7 +111,7 @@ def _area(
         raise ValueError(f"step is {step}, expected at least 1 pixel")
     ranks = fitted(checked(attention_maps), images).flatten(1).argsort(descending=True, stable=True).argsort()
     ranks = ranks.view(len(images), 1, *images.shape[-2:])  # 0 for the highest point
-    classes = _predicted(model, images) if classes is None else classes
+    classes = _classes(model, images, classes)
     pixels = images.shape[-2] * images.shape[-1]
     done = [*range(0, pixels, step), pixels]
     curve = [_probability(model, torch.where(ranks < count, end, start), classes) for count in done]
@@ -119,8 +119,15 @@ def _area(
     return torch.trapezoid(torch.stack(curve), shares, dim=0)
 
 
-def _predicted(model: Classifier, images: Tensor) -> Tensor:
-    return _logits(model, images).argmax(dim=1)
+def _classes(model: Classifier, images: Tensor, classes: Tensor | None) -> Tensor:
+    """The classes asked for, one for each image, or else those predicted."""
+    if classes is None:
+        return _logits(model, images).argmax(dim=1)
+    if not isinstance(classes, Tensor) or classes.shape != images.shape[:1] or classes.dtype != torch.long:
+        raise ValueError(
+            f"classes are {classes!r}, expected a tensor of int64, one for each of {len(images)} images"
+        )
+    return classes
 
 
 def _probability(model: Classifier, images: Tensor, classes: Tensor) -> Tensor:
