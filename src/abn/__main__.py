@@ -87,13 +87,13 @@ def _explain(arguments: argparse.Namespace) -> int:
     image_paths(arguments.source, arguments.out)  # before a model is fetched
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
-        device = torch.zeros(1, device=arguments.device).device
-        torch.zeros(1, device=device).item()  # "meta" holds no numbers
+        probe = torch.zeros(1, device=arguments.device)
+        probe.item()  # "meta" holds no numbers
     except Exception as error:  # of each kind of device its own
         raise ValueError(
             f"--device is {arguments.device!r}, which is not available on this machine: {error}"
         ) from error
-    model = _network(arguments).to(device)
+    model = _network(arguments).to(probe.device)
     skipped = explain(
         model,
         arguments.source,

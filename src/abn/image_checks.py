@@ -38,7 +38,9 @@ def _hold_nan(images: Tensor) -> bool:
         return False
 
 
-def check_fit(images: Tensor, channels: int | None, dtype: torch.dtype | None, error: RuntimeError) -> None:
+def explain_failure(
+    images: Tensor, channels: int | None, dtype: torch.dtype | None, error: RuntimeError
+) -> None:
     """Raises an error that says why a network failed on images, if it can be told.
 
     Args:

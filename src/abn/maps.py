@@ -39,11 +39,10 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
         name: Of the argument, for the error.
 
     Raises:
+        TypeError: If the maps are no tensor.
         ValueError: If the maps have another shape.
     """
-    if not isinstance(attention_maps, Tensor):
-        kind = type(attention_maps).__name__
-        raise TypeError(f"{name} is a {kind}, expected a tensor, such as of torch.from_numpy()")
+    _check_tensor(attention_maps, name)
     maps = attention_maps.unsqueeze(1) if attention_maps.ndim == 3 else attention_maps
     if maps.ndim != 4 or maps.shape[1] != 1 or 0 in maps.shape[2:]:
         raise ValueError(
@@ -58,15 +57,18 @@ def check_kind(values: Tensor, name: str) -> None:
 
     Those of a mask may be 0 and 255, or the numbers of classes.
     """
-    if not isinstance(values, Tensor):
-        raise TypeError(
-            f"{name} is a {type(values).__name__}, expected a tensor, such as of torch.from_numpy()"
-        )
+    _check_tensor(values, name)
     if not values.is_floating_point() and values.dtype != torch.bool:
         raise ValueError(
             f"{name} is {values.dtype}, expected bool, or floating point from 0 to 1: compare a mask with a "
             "number, mask > 0, or divide it by its highest, mask / 255"
         )
+
+
+def _check_tensor(values: object, name: str) -> None:
+    if not isinstance(values, Tensor):
+        kind = type(values).__name__
+        raise TypeError(f"{name} is a {kind}, expected a tensor, such as of torch.from_numpy()")
 
 
 def check_range(values: Tensor, name: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import _register_namedtuple
 
-from abn.image_checks import check_fit, check_images
+from abn.image_checks import check_images, explain_failure
 from abn.map_kinds import MAPS
 from abn.maps import check_range
 from abn.preprocessing import Preprocessing
@@ -121,7 +121,7 @@ class ABN(nn.Module):
             features = self.feature_extractor(images)
         except RuntimeError as error:
             weight = next(self.feature_extractor.parameters(), None)
-            check_fit(images, self.in_channels, None if weight is None else weight.dtype, error)
+            explain_failure(images, self.in_channels, None if weight is None else weight.dtype, error)
             raise
         return features
 
