@@ -30,10 +30,10 @@ from torch import nn
 from tqdm import tqdm
 
 from abn import ABN, ABNLoss, PretrainedAttentionBranch, wrap_backbone
-from abn.backbone import create_backbone, input_shape
-from abn.cut import cut, keep_input
-from abn.dense import dense_copy
-from abn.dry_run import dry_run
+from abn.retrofit.backbones import create_backbone, input_shape
+from abn.retrofit.cut import cut, keep_input
+from abn.retrofit.dense import dense_copy
+from abn.retrofit.dry_run import dry_run
 
 COLUMNS = ["model", "family", "parameters", "split", "features", "map", "stage", "classifier"]
 COLUMNS += ["equal", "dense error", "gradients", "image", "note"]

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from abn.backbone import create_backbone
+from abn.retrofit.backbones import create_backbone
 
 ARCHITECTURES = [
     "torchvision/resnet18",

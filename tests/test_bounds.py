@@ -13,7 +13,7 @@ from timm.models import build_model_with_cfg
 
 import abn
 from abn import hub, wrap_backbone
-from abn.bounds import check_bounds
+from abn.hub.bounds import check_bounds
 
 MORE = (
     r"asks for .*"
@@ -57,7 +57,7 @@ def test_more_than_the_weights_can_be_of_is_refused_before_it_is_built(
     config = json.loads((saved / kind / "config.json").read_text()) | changes
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").symlink_to(saved / kind / "model.safetensors")
-    monkeypatch.setattr("abn.stored.built", None)
+    monkeypatch.setattr("abn.hub.configuration.built", None)
     with pytest.raises(hub.CheckpointError, match=MORE):
         hub.load(tmp_path)
 
@@ -79,7 +79,7 @@ def test_weights_of_a_network_are_within_its_own_bounds(name):
 
 
 def test_builder_of_a_users_own_may_have_other_numbers(tmp_path):
-    @abn.registry.register_model
+    @abn.models.registry.register_model
     def network_of_large_images(image_size: int = 224, **kwargs: object) -> abn.ABN:
         return abn.abn_cifar_resnet.__wrapped__(8, **kwargs)
 
@@ -87,12 +87,12 @@ def test_builder_of_a_users_own_may_have_other_numbers(tmp_path):
         network_of_large_images(image_size=500).save_pretrained(tmp_path)
         assert hub.load(tmp_path).built_with["image_size"] == 500
     finally:
-        del abn.registry._builders["network_of_large_images"]
+        del abn.models.registry._builders["network_of_large_images"]
 
 
 def test_builders_have_no_argument_that_nobody_has_looked_at():
     """One that fetches something would have to be refused: see WEIGHT_SOURCE_ARGUMENTS and UNSAVED."""
-    refused = abn.backbone.WEIGHT_SOURCE_ARGUMENTS | abn.saving.UNSAVED
+    refused = abn.retrofit.backbones.WEIGHT_SOURCE_ARGUMENTS | abn.saving.UNSAVED
     of_timm = {
         *inspect.signature(timm.create_model).parameters,
         *inspect.signature(build_model_with_cfg).parameters,

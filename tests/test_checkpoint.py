@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from abn import abn_cifar_resnet, hub
 from abn.checkpoint import CheckpointError, read_checkpoint
-from abn.convert import to_reference
+from abn.hub.official import to_reference
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import torch
 from architectures import ARCHITECTURES, build, image_size
 from torch import fx, nn
 
-from abn.cut import cut, keep_input
-from abn.dense import ShiftedCopies, Stitch, dense_copy
-from abn.dry_run import dry_run
+from abn.retrofit.cut import cut, keep_input
+from abn.retrofit.dense import ShiftedCopies, Stitch, dense_copy
+from abn.retrofit.dry_run import dry_run
 
 # Functions between their layers pool, so that no layer with a stride does it alone.
 KEEPING_THEIR_STRIDE = ["torchvision/inception_v3", "torchvision/swin_t"]

@@ -14,9 +14,9 @@ from gdown.download import GoogleDriveFileToDownload
 from server import Server, serving
 
 from abn import abn_cifar_resnet, abn_resnet18, hub
-from abn.convert import to_reference
-from abn.download import DownloadError, cached
 from abn.hub import CheckpointError
+from abn.hub.download import DownloadError, cached
+from abn.hub.official import to_reference
 
 FOLDER = "https://drive.google.com/drive/folders/1Wp7_tIXjq24KSI2VaL9V2N8NRlASLETD"
 
@@ -216,7 +216,7 @@ def test_file_in_a_cache_that_cannot_be_written_is_taken(server, cache, content,
     def refuse(*args, **kwargs):
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("abn.download.replacing", refuse)
+    monkeypatch.setattr("abn.hub.download.replacing", refuse)
     hub.load(server.address())
     assert files(cache) == [name]
 
@@ -277,7 +277,7 @@ def test_cache_that_cannot_be_written_is_read(server, cache, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("abn.download.FileLock", refuse)
+    monkeypatch.setattr("abn.hub.download.FileLock", refuse)
     hub.load(server.address())
 
 

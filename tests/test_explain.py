@@ -10,7 +10,7 @@ from PIL import Image
 
 import abn
 from abn.__main__ import main
-from abn.explain import explain
+from abn.visualize.folder import explain
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 from architectures import build
 
 from abn import AttentionBranch, CutError, wrap_backbone
-from abn.backbone import input_shape
-from abn.dry_run import dry_run
+from abn.retrofit.backbones import input_shape
+from abn.retrofit.dry_run import dry_run
 
 TABLE = Path(__file__).parent.parent / "docs" / "coverage.csv"
 

@@ -16,8 +16,8 @@ from torch import nn
 import abn
 from abn import ABN, hub, wrap_backbone
 from abn.__main__ import main
-from abn.convert import to_reference
 from abn.hub import CheckpointError
+from abn.hub.official import to_reference
 
 BUILDERS = {
     "abn_resnet18": {},
@@ -181,7 +181,10 @@ def test_state_dict_of_a_module_of_lightning_is_one(tmp_path):
 @pytest.mark.parametrize("beside", ["alone", "in a directory"])
 def test_weights_of_a_plain_network_are_told_where_they_belong(beside, tmp_path):
     wrap_backbone("timm/test_resnet").save_pretrained(tmp_path)
-    save_file(abn.backbone.create_backbone("timm/test_resnet").state_dict(), tmp_path / "model.safetensors")
+    save_file(
+        abn.retrofit.backbones.create_backbone("timm/test_resnet").state_dict(),
+        tmp_path / "model.safetensors",
+    )
     path = tmp_path / "model.safetensors" if beside == "alone" else tmp_path
     with pytest.raises(CheckpointError, match="hand them to wrap_backbone") as error:
         hub.load(path)

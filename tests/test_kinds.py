@@ -9,9 +9,9 @@ from torch import nn
 
 import abn
 from abn import AttentionBranch, PerceptionBranch, hub, wrap_backbone
-from abn.map_kinds import MAPS, MapKind
-from abn.mechanisms import MECHANISMS, Mechanism
-from abn.stages import STAGES
+from abn.modules.maps import MAPS, MapKind
+from abn.modules.mechanisms import MECHANISMS, Mechanism
+from abn.retrofit.stages import STAGES
 
 IMAGES = torch.randn(2, 3, 64, 64)
 

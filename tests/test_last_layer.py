@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from abn import wrap_backbone
-from abn.last_layer import ending_of
+from abn.retrofit.last_layer import ending_of
 
 
 class Network(nn.Module):

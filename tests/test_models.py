@@ -9,7 +9,8 @@ import torchvision
 from torchvision.models import ResNet18_Weights
 
 import abn
-from abn import models, registry
+from abn import models
+from abn.models import registry
 
 CIFAR = {  # the plain network's name: arguments of a small one
     "cifar_resnet": {"depth": 8},

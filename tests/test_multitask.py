@@ -23,8 +23,8 @@ from abn import (
     hub,
     wrap_backbone,
 )
-from abn.convert import to_reference
-from abn.map_kinds import MAPS
+from abn.hub.official import to_reference
+from abn.modules.maps import MAPS
 
 IMAGES = torch.randn(2, 3, 64, 64)
 
@@ -513,7 +513,7 @@ def test_published_weights_are_those_of_forty_tasks(checkpoint, tmp_path, monkey
         arguments = {"map": "convolution"} if tasks is None else {"tasks": tasks, "map": "response"}
         torch.save(to_reference(abn_resnet101(**arguments).state_dict()), tmp_path / "other.pt")
         with pytest.raises(hub.CheckpointError, match="expected those of abn_resnet101 with 40 tasks"):
-            hub._check_published(entry, tmp_path / "other.pt")
+            hub.loading._check_published(entry, tmp_path / "other.pt")
 
 
 @pytest.mark.parametrize("arguments", [{}, {"map": "scaled_response", "num_classes": 2}])

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from abn import PooledClassifier, PretrainedAttentionBranch, find_splits, wrap_backbone
-from abn.cut import cut
-from abn.read_classifier import read_classifier
+from abn.retrofit.cut import cut
+from abn.retrofit.read_classifier import read_classifier
 
 # Linear layers on all pixels, pools of maxima, or activations before the mean.
 NOT_READABLE = ["torchvision/vgg11_bn", "torchvision/alexnet", "torchvision/squeezenet1_1"]

@@ -13,7 +13,7 @@ import reference_fill
 import torch
 
 import abn
-from abn.convert import architecture, from_reference, to_reference
+from abn.hub.official import architecture, from_reference, to_reference
 
 DATA = Path(__file__).parent / "data"
 CASES = {

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel, scatter_gather
 from torch.utils.checkpoint import checkpoint
 
 from abn import ABN, ABNLoss, ABNOutput, create_model, wrap_backbone
-from abn.backbone import create_backbone
+from abn.retrofit.backbones import create_backbone
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of compilers and exporters, about themselves
 OUTPUTS = list(ABNOutput._fields)

@@ -11,7 +11,8 @@ from architectures import FAMILIES, build
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from abn import abn_resnet18, hub, registry, wrap_backbone
+from abn import abn_resnet18, hub, wrap_backbone
+from abn.models import registry
 from abn.network import ABN
 
 

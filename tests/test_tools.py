@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from abn import ABN, LogitsOnly, hub, metrics, wrap_backbone
-from abn.maps import resized
+from abn.modules.map_checks import resized
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from architectures import ARCHITECTURES, build, image_size
 from torch import nn
 
 from abn import ABNLoss, AttentionBranch, CutError, find_splits, wrap_backbone
-from abn.mechanisms import MECHANISMS
+from abn.modules.mechanisms import MECHANISMS
 
 # The last one is cut within a container.
 SMALL = [

@@ -1,7 +1,6 @@
 """Attention Branch Networks (Fukui et al., CVPR 2019): image classifiers that explain themselves."""
 
-from abn import hub
-from abn.attention import AttentionBranch, PretrainedAttentionBranch
+from abn import hub, metrics, visualize
 from abn.losses import ABNLoss, AttentionMapLoss
 from abn.models import (
     abn_cifar_densenet,
@@ -19,14 +18,15 @@ from abn.models import (
     abn_se_resnet101,
     abn_se_resnet152,
 )
-from abn.multitask import MultiTaskAttentionBranch, MultiTaskPerceptionBranch, ResponseAttentionBranch
+from abn.models.registry import create_model, list_models
+from abn.modules.attention import AttentionBranch, PretrainedAttentionBranch
+from abn.modules.multitask import MultiTaskAttentionBranch, MultiTaskPerceptionBranch, ResponseAttentionBranch
+from abn.modules.perception import PerceptionBranch
+from abn.modules.pooled_classifier import PooledClassifier
 from abn.network import ABN, ABNOutput, LogitsOnly
-from abn.perception import PerceptionBranch
-from abn.pooled_classifier import PooledClassifier
 from abn.preprocessing import Preprocessing
-from abn.registry import create_model, list_models
-from abn.tracer import CutError
-from abn.wrap import find_splits, wrap_backbone
+from abn.retrofit.shallow_tracer import CutError
+from abn.retrofit.wrap import find_splits, wrap_backbone
 
 __version__ = "0.1.0"
 
@@ -63,5 +63,7 @@ __all__ = [
     "find_splits",
     "hub",
     "list_models",
+    "metrics",
+    "visualize",
     "wrap_backbone",
 ]

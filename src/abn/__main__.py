@@ -9,12 +9,12 @@ from typing import Any, get_args
 import torch
 
 from abn import hub
-from abn.explain import explain, image_paths
-from abn.map_kinds import MAPS
-from abn.mechanisms import MECHANISMS
+from abn.modules.maps import MAPS
+from abn.modules.mechanisms import MECHANISMS
 from abn.network import ABN
+from abn.retrofit.wrap import wrap_backbone
 from abn.visualize import Sign
-from abn.wrap import wrap_backbone
+from abn.visualize.folder import explain, image_paths
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from abn.convert import unwrapped
 from abn.lock import PROCESS_LOCK
+
+_WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 
 
 class CheckpointError(ValueError):
@@ -160,6 +162,35 @@ def _check(state_dict: dict[str, Tensor], path: Path, size: int) -> None:
     broken = [key for key, value in state_dict.items() if not value.isfinite().all()]
     if broken:
         warnings.warn(f"{path} holds NaN or infinite weights: {listed(broken)}", stacklevel=2)
+
+
+def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries without the prefixes that DataParallel and ``torch.compile`` put before their names.
+
+    Raises:
+        ValueError: If two entries then have the same name.
+    """
+
+    def plain(key: str) -> str:
+        while key.startswith(_WRAPPERS):
+            key = key.split(".", 1)[1]
+        return key
+
+    return rekeyed(state_dict, plain)
+
+
+def rekeyed(state_dict: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """The entries under other names.
+
+    Raises:
+        ValueError: If two entries then have the same name.
+    """
+    names = {key: rename(key) for key in state_dict}
+    if len(set(names.values())) < len(names):
+        counts = Counter(names.values())
+        twice = [key for key, name in names.items() if counts[name] > 1]
+        raise ValueError(f"entries {twice[:6]} stand for the same weights, expected each once")
+    return {names[key]: value for key, value in state_dict.items()}
 
 
 def misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:

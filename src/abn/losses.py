@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from abn.maps import check_kind, check_range, in_range, resized, with_channel
+from abn.modules.map_checks import check_kind, check_range, in_range, resized, with_channel
 from abn.network import ABNOutput
 
 Criterion = Callable[[Tensor, Any], Tensor]

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import _register_namedtuple
 
-from abn.image_checks import check_images, explain_failure
-from abn.map_kinds import MAPS
-from abn.maps import check_range
+from abn.modules.image_checks import check_images, explain_failure
+from abn.modules.map_checks import check_range
+from abn.modules.maps import MAPS
 from abn.preprocessing import Preprocessing
 from abn.saving import push, save
 

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_model
 
-from abn.attention import PretrainedAttentionBranch
+from abn.modules.attention import PretrainedAttentionBranch
 from abn.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from abn.maps import resized, with_channel
+from abn.modules.map_checks import resized, with_channel
 
 
 def checked(attention_maps: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abn.maps import check_range, with_channel
 from abn.metrics.inputs import checked, fitted
+from abn.modules.map_checks import check_range, with_channel
 
 
 def box_masks(boxes: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -1,9 +1,9 @@
 """The published networks, by name."""
 
-from abn.models.cifar_densenet import abn_cifar_densenet, cifar_densenet
-from abn.models.cifar_resnet import abn_cifar_resnet, cifar_resnet
-from abn.models.cifar_resnext import abn_cifar_resnext, cifar_resnext
-from abn.models.cifar_wide_resnet import abn_cifar_wide_resnet, cifar_wide_resnet
+from abn.models.cifar.densenet import abn_cifar_densenet, cifar_densenet
+from abn.models.cifar.resnet import abn_cifar_resnet, cifar_resnet
+from abn.models.cifar.resnext import abn_cifar_resnext, cifar_resnext
+from abn.models.cifar.wide_resnet import abn_cifar_wide_resnet, cifar_wide_resnet
 from abn.models.resnet import abn_resnet18, abn_resnet34, abn_resnet50, abn_resnet101, abn_resnet152
 from abn.models.se_resnet import (
     abn_se_resnet18,

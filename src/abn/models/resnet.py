@@ -8,9 +8,9 @@ from typing import Any
 
 from torchvision.models import WeightsEnum
 
+from abn.models.registry import register_model
 from abn.network import ABN
-from abn.registry import register_model
-from abn.wrap import wrap_backbone
+from abn.retrofit.wrap import wrap_backbone
 
 
 @register_model

@@ -1,0 +1,62 @@
+"""The perception branch: the rest of the backbone, on features weighted by the attention map."""
+
+from torch import Tensor, nn
+
+from abn.modules.map_checks import fitted
+from abn.modules.mechanisms import attend, check_mechanism
+
+
+class PerceptionBranch(nn.Module):
+    r"""Weights the features with the attention map and classifies them.
+
+    The attention mechanism is one of three. g are the features, M is the map:
+
+    - ``"dimming"``: :math:`g' = (g + M \cdot g) / 2`. Features keep their size where the map is 1, and have
+      half of it where it is 0. For pretrained backbones: the tail sees no features larger than those it was
+      trained for. A map of ones leaves the features, and with them the backbone's own logits, exactly as they
+      were.
+    - ``"residual"``: :math:`g' = g + M \cdot g` (Fukui et al., CVPR 2019, section 3.2, equation 2), which the
+      paper prefers and the published weights were trained with. It doubles the features where the map is 1. A
+      map of zeros leaves them as they were.
+    - ``"multiplicative"``: :math:`g' = M \cdot g` (equation 1). A map of ones leaves them as they were.
+
+    Args:
+        tail: The rest of the backbone: features (B, C, H, W) to logits (B, K).
+        mechanism: One of the three.
+
+    Raises:
+        ValueError: If the mechanism is none of these.
+
+    Example:
+        >>> import torch
+        >>> tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
+        >>> branch = PerceptionBranch(tail)
+        >>> branch(torch.randn(2, 256, 14, 14), torch.rand(2, 1, 14, 14)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, tail: nn.Module, mechanism: str = "residual") -> None:
+        super().__init__()
+        check_mechanism(mechanism)
+        self.tail = tail
+        self.mechanism = mechanism
+
+    def extra_repr(self) -> str:
+        return f"mechanism={self.mechanism!r}"
+
+    def forward(self, features: Tensor, attention_map: Tensor) -> Tensor:
+        """Classifies the attended features.
+
+        Args:
+            features: (B, C, H, W).
+            attention_map: (B, 1, h, w) or (B, h, w), where B may be 1 to use one map for the whole
+                batch. Another resolution than that of the features is resized, bilinearly.
+
+        Returns:
+            ``perception_logits`` (B, K).
+
+        Raises:
+            ValueError: If the map's shape is none of these.
+        """
+        logits: Tensor = self.tail(attend(features, fitted(attention_map, features), self.mechanism))
+        return logits

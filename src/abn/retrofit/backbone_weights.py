@@ -1,0 +1,140 @@
+"""Weights of a backbone: from a local file, and what is known of the data that they were trained on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights, WeightsEnum
+from torchvision.transforms._presets import ImageClassification
+
+from abn.checkpoint import CheckpointError, listed, misfits, read_checkpoint
+from abn.preprocessing import Preprocessing, preprocessing_of
+from abn.retrofit.backbones import WEIGHT_SOURCE_ARGUMENTS, asks_for_weights
+from abn.retrofit.dry_run import Shape
+from abn.retrofit.last_layer import replace_classifier
+
+
+def check_backbone_weights(file: object, arguments: Mapping[str, object]) -> None:
+    """Raises an error if this is no path, no file is there, or other weights are asked for too.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TypeError: If it is no path.
+        ValueError: If the backbone's library is to load weights as well.
+    """
+    if not isinstance(file, (str, Path)) or not str(file):
+        raise TypeError(f"backbone_weights is {file!r}, expected the path of a file")
+    if asks_for_weights(arguments):
+        asked = ", ".join(sorted(WEIGHT_SOURCE_ARGUMENTS.intersection(arguments)))
+        raise ValueError(
+            f"backbone_weights is {str(file)!r}, but {asked} ask for others: leave one of them out"
+        )
+    if not Path(file).expanduser().exists():
+        raise FileNotFoundError(f"there is no file {file}, expected the weights of the backbone")
+
+
+def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> int | None:
+    """Loads a state dict into a backbone, in place.
+
+    A trainer's checkpoint is unwrapped, and the prefixes ``module.``, ``_orig_mod.`` and ``model.`` are
+    taken off the names. If the file is for another number of classes, the backbone gets a classifier for as
+    many.
+
+    Args:
+        backbone: Of the architecture that the weights are of.
+        path: What ``torch.save`` or safetensors wrote. It is not unpickled.
+        shape: (C, H, W) of its images.
+
+    Returns:
+        The number of classes that the file is for, if it is another than the backbone had.
+
+    Raises:
+        CheckpointError: If the file holds no weights, or weights that do not fit. All misfits are named.
+    """
+    weights, _ = read_checkpoint(path.expanduser())
+    expected = backbone.state_dict()
+    while not expected.keys() & weights.keys() and (prefix := _common_prefix(weights)):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    for key, value in expected.items():
+        if key.endswith("num_batches_tracked"):  # which PyTorch 0.4 did not write
+            weights.setdefault(key, torch.zeros_like(value))
+    if (count := _other_number_of_classes(weights, expected)) is not None:
+        replace_classifier(backbone, count, shape)
+        expected = backbone.state_dict()
+    faults = [f"{fault}: {listed(names)}" for fault, names in misfits(weights, expected).items() if names]
+    if faults:
+        raise CheckpointError(
+            "\n".join([f"{path} does not hold the weights of this {type(backbone).__name__}", *faults])
+        )
+    backbone.load_state_dict(weights)
+    return count
+
+
+def _common_prefix(weights: Mapping[str, Tensor]) -> str | None:
+    """The prefix of a wrapper that all names begin with."""
+    wrappers = ("module.", "model.", "_orig_mod.")
+    return next((prefix for prefix in wrappers if all(key.startswith(prefix) for key in weights)), None)
+
+
+def _other_number_of_classes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
+    """The number of classes that the weights are for, if nothing else keeps them from fitting."""
+    shapes = [
+        (tuple(weights[key].shape), tuple(value.shape))
+        for key, value in expected.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    counts = {theirs[0] for theirs, ours in shapes if theirs[1:] == ours[1:]}
+    complete = weights.keys() == expected.keys() and all(theirs[1:] == ours[1:] for theirs, ours in shapes)
+    return counts.pop() if complete and len(counts) == 1 else None
+
+
+def known_data(
+    backbone: nn.Module,
+    name: str | None,
+    arguments: Mapping[str, object],
+    weights_file: str | Path | None,
+    shape: Shape,
+) -> tuple[Preprocessing | None, Sequence[str] | None]:
+    """How images are prepared for the backbone, and the names of its classes, as far as its library tells.
+
+    Args:
+        backbone: The backbone, with its weights.
+        name: Its name, if it was built by name.
+        arguments: With which it was built.
+        weights_file: The file that its weights were read from, if they were.
+        shape: (C, H, W) of its images.
+    """
+    library, _, model = (name or "").partition("/")
+    preprocessing, classes = preprocessing_of(backbone), None
+    if library == "torchvision":
+        if (weights := _torchvision_weights(model, arguments.get("weights"), weights_file)) is not None:
+            classes = weights.meta.get("categories")
+            transforms = weights.transforms()
+            if isinstance(transforms, ImageClassification):
+                preprocessing = _preprocessing_of_torchvision(transforms)
+    elif library == "timm" and arguments.get("pretrained") and weights_file is None:
+        known = getattr(backbone, "pretrained_cfg", {}) or {}
+        if known.get("num_classes") == getattr(backbone, "num_classes", None) == 1000:
+            classes = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+    if preprocessing is not None:
+        preprocessing = preprocessing.at(shape[1:]) if shape[0] == 3 else None
+    return preprocessing, classes
+
+
+def _torchvision_weights(model: str, asked: object, file: str | Path | None) -> WeightsEnum | None:
+    """The entry of torchvision's table: the one asked for, or the one whose file has this name."""
+    known = torchvision.models.get_model_weights(model)
+    if file is not None:
+        return next((entry for entry in known if Path(entry.url).name == Path(file).name), None)
+    if isinstance(asked, str):
+        entry: WeightsEnum = known[asked.rpartition(".")[2]]
+        return entry
+    return asked if isinstance(asked, WeightsEnum) else None
+
+
+def _preprocessing_of_torchvision(transforms: ImageClassification) -> Preprocessing:
+    (crop,), (resize,) = transforms.crop_size, transforms.resize_size
+    interpolation = transforms.interpolation.value
+    return Preprocessing((crop, crop), resize, tuple(transforms.mean), tuple(transforms.std), interpolation)

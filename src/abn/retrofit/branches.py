@@ -1,0 +1,60 @@
+"""The attention branch of a backbone's parts: its classifier where it can be taken over, or new heads."""
+
+from torch import nn
+
+from abn.modules.attention import AttentionBranch, default_response_channels
+from abn.modules.maps import MAPS
+from abn.modules.multitask import MultiTaskAttentionBranch, ResponseAttentionBranch
+from abn.modules.pooled_classifier import PooledClassifier
+from abn.retrofit.cut import Parts
+from abn.retrofit.dry_run import dry_run
+from abn.retrofit.read_classifier import read_classifier
+from abn.retrofit.stages import KEEPING_WHAT_IT_LEARNED
+
+
+def classifier_for(
+    parts: Parts, stage: str | nn.Module, map: str, tasks: int | None, response_channels: int | None
+) -> tuple[PooledClassifier | None, str | None]:
+    """The backbone's classifier for the attention branch; or none, and what stands in the way."""
+    if tasks is not None:
+        return None, "with tasks= the heads are new"
+    # Where nothing lies between the split and the last feature map, there is no stage to copy.
+    reads_last_map = parts.stage is None and stage in ("copy", "none")
+    if stage not in KEEPING_WHAT_IT_LEARNED and not reads_last_map:
+        return None, "the backbone's classifier reads the output of stage='dense', and of no other"
+    if MAPS[map].of_evidence is None:
+        return None, f"map={map!r} needs layers that no backbone has"
+    if response_channels is not None:
+        return None, f"response_channels={response_channels} is the width of new layers"
+    classifier = read_classifier(parts.head, parts.end)
+    if classifier is None:
+        return None, "the backbone's classifier cannot be read pixel by pixel, see find_splits()"
+    return classifier, None
+
+
+def new_branch(
+    parts: Parts,
+    stage: nn.Module | None,
+    map: str,
+    tasks: int | None,
+    num_classes: int | None,
+    response_channels: int | None,
+    light: bool,
+) -> nn.Module:
+    """An attention branch with new heads, in the dtype of what its stage returns; without the stage."""
+    channels, dtype = parts.features[0], parts.dtype
+    if stage is not None:
+        output = dry_run(stage, parts.features)
+        channels, dtype = output.shape[1], output.dtype
+    branch: nn.Module
+    if tasks is None:
+        if light and response_channels is None:
+            response_channels = min(channels, default_response_channels(parts.num_classes))
+        branch = AttentionBranch(channels, parts.num_classes, map=map, response_channels=response_channels)
+    elif MAPS[map].of_evidence is not None:
+        branch = MultiTaskAttentionBranch(
+            channels, tasks, num_classes=num_classes, map=map, response_channels=response_channels
+        )
+    else:
+        branch = ResponseAttentionBranch(channels, tasks, scaled=map == "scaled_response")
+    return branch.to(dtype=dtype)

@@ -1,0 +1,154 @@
+"""The layer that makes the logits of a backbone, and another in its place."""
+
+from itertools import chain
+from typing import Any, NamedTuple, cast
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from abn.retrofit.dry_run import BATCH, Shape, rehearse
+from abn.retrofit.operations import ACTIVATING, POOLING, RESHAPING, SCALING, name_of
+from abn.retrofit.shallow_tracer import cannot_run, not_logits
+
+
+def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> None:
+    """Gives the backbone a new classifier in place, on the device and in the dtype of the old one.
+
+    By timm's ``reset_classifier`` where there is one; otherwise the linear layer or 1×1 convolution that
+    makes the logits is replaced, see :func:`ending_of`.
+
+    Raises:
+        CutError: If the backbone does not run on images of this shape, or does not return one tensor.
+        ValueError: If there is no such layer.
+    """
+    known = {*backbone.modules(), *backbone.parameters()}
+    old: Any
+    if callable(reset := getattr(backbone, "reset_classifier", None)):
+        old = cast(Any, backbone).get_classifier()
+        reset(num_classes)
+    else:
+        names, old = _classifier(backbone, shape)
+        bias = old.bias is not None
+        if isinstance(old, nn.Linear):
+            new: nn.Module = nn.Linear(old.in_features, num_classes, bias)
+        else:
+            new = nn.Conv2d(old.in_channels, num_classes, 1, bias=bias)
+        for name in names:
+            backbone.set_submodule(name, new)
+    replaced = old if isinstance(old, nn.Module) else backbone  # timm's may be several, or none
+    like = next(chain(replaced.parameters(), backbone.parameters()))
+    for module in set(backbone.modules()) - known:
+        module.training = backbone.training
+        module.to(like.device, like.dtype)
+    for parameter in set(backbone.parameters()) - known:
+        parameter.data = parameter.data.to(like)
+
+
+def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear | nn.Conv2d]:
+    """The layer that makes the logits, and all names it has."""
+    name = ending_of(backbone, shape).layer
+    if not name:
+        raise ValueError(
+            f"no linear layer or 1×1 convolution makes the outputs of {type(backbone).__name__}, so "
+            "num_classes= has nothing to replace: give the backbone its new classifier before wrapping, such "
+            "as backbone.fc = nn.Linear(512, num_classes)"
+        )
+    layer = cast(Any, backbone.get_submodule(name))
+    names = [name for name, module in backbone.named_modules(remove_duplicate=False) if module is layer]
+    return names, layer
+
+
+class Ending(NamedTuple):
+    """What makes the outputs of a backbone."""
+
+    layer: str | None
+    """Name of the linear layer or 1×1 convolution; empty if something else that is linear makes them, such as
+    a 3×3 convolution, two layers, or a product with a weight of the backbone itself; none if nothing is.
+    """
+    probabilities: bool
+    """Whether they have gone through a softmax or a sigmoid."""
+
+
+def ending_of(backbone: nn.Module, shape: Shape) -> Ending:
+    """Finds what makes the outputs of a backbone.
+
+    Those of a layer may be pooled or scaled, and those of a 1×1 convolution rectified before they are pooled.
+    With an activation behind it, another layer is a hidden one: the backbone's classifier was taken away.
+
+    Raises:
+        CutError: If the backbone does not run on images of this shape, or does not return one tensor.
+    """
+
+    def run(rehearsed: nn.Module, images: Tensor) -> tuple[Any, Ending]:
+        outputs = _OutputsOfLayers()
+        for name, layer in rehearsed.named_modules():
+            pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+            if isinstance(layer, nn.Linear) or pointwise:
+                layer.register_forward_hook(lambda _, args, output, name=name: outputs.note(output, name))
+        with outputs:
+            logits = rehearsed(images)
+        return logits, outputs.ending_in(logits)
+
+    try:
+        logits, ending = rehearse(backbone, shape, run)
+    except Exception as error:  # the forward is the user's own code, and may fail in any way
+        raise cannot_run(backbone, shape, error) from error
+    if not isinstance(logits, Tensor):
+        raise not_logits(backbone, logits)
+    return ending
+
+
+# PyTorch leaves its base class untyped, hence the two ignores.
+class _OutputsOfLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, follows the outputs of layers through operations that leave them one for each class."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # Both keep the tensors, so that their ids stay theirs.
+        self._layers: dict[int, tuple[Tensor, str]] = {}
+        self._probabilities: dict[int, Tensor] = {}
+
+    def note(self, output: Tensor, layer: str) -> None:
+        self._layers[id(output)] = output, layer
+
+    def ending_in(self, output: object) -> Ending:
+        _, layer = self._layers.get(id(output), (None, None))
+        return Ending(layer, id(output) in self._probabilities)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        layers = {self._layers[id(value)][1] for value in given if id(value) in self._layers}
+        others = any(id(value) not in self._layers and value.shape[:1] == (BATCH,) for value in given)
+        result = func(*args, **(kwargs or {}))
+        name = name_of(func)
+        for value in tree_leaves(result):
+            if not isinstance(value, Tensor):
+                continue
+            before_pooling = value.ndim == 4 and value.shape[2:].numel() > 1
+            keeps = name in _KEEPING or (name in ACTIVATING and before_pooling and "" not in layers)
+            if name in _LINEAR:
+                self.note(value, "")  # replaced by the name of the layer, if it is one
+            elif keeps and not others and len(layers) == 1:
+                self.note(value, *layers)
+            elif keeps and not others and layers and not before_pooling:  # of two heads
+                self.note(value, "")
+            else:  # in place, it may be a tensor that was followed so far
+                self._layers.pop(id(value), None)
+            if name in _NORMALISING or (name in RESHAPING and id(given[0]) in self._probabilities):
+                self._probabilities[id(value)] = value
+        return result
+
+
+_LINEAR = frozenset({"addmm", "mm", "bmm", "baddbmm", "linear", "convolution", "_cdist_forward"})
+_NORMALISING = frozenset({"_softmax", "sigmoid"})
+_KEEPING = (
+    RESHAPING
+    | POOLING
+    | SCALING
+    | _NORMALISING
+    | {"max_pool2d_with_indices", "adaptive_max_pool2d", "amax", "max", "sum", "logsumexp"}
+    | {"_log_softmax", "neg", "rsub", "cat", "stack", "select", "slice"}
+    | {"clamp", "tanh"}  # which bound logits, and are no activations of a hidden layer
+)
+"""Operations behind which the outputs of a layer are still one for each class."""

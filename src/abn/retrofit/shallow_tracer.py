@@ -1,0 +1,256 @@
+"""A shallow tracer: each submodule is one node of the graph, and keeps running its own Python."""
+
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import fx, nn
+from torch.fx import _symbolic_trace
+
+from abn.lock import PROCESS_LOCK
+from abn.retrofit.dry_run import Shape, rehearse, training_mode
+
+
+class CutError(ValueError):
+    """The backbone cannot be cut; the message says what was seen and what to do."""
+
+
+def trace_forward(
+    backbone: nn.Module, opened: set[str], shape: Shape, lengths: dict[str, int | None], training: bool
+) -> fx.Graph:
+    """Traces what the backbone's forward does with images.
+
+    Args:
+        backbone: Any network.
+        opened: Names of the submodules that are traced into.
+        shape: (C, H, W) of the images.
+        lengths: How many values a node stands for, where that was asked. Filled here.
+        training: Traces what it does in training, or else in evaluation.
+
+    Raises:
+        CutError: If that cannot be traced.
+    """
+
+    def traced(context: AbstractContextManager[None]) -> fx.Graph:
+        # With autocast on in one of the two modes, so that a forward that switches it is seen, on or off.
+        autocast = torch.autocast("cpu", enabled=training)
+        with context, training_mode(backbone, training), torch.enable_grad(), autocast:
+            return _ShallowTracer(opened, lengths).trace(backbone)
+
+    try:
+        try:
+            return traced(nullcontext())
+        except _LengthUnknownError:
+            raise
+        except Exception:  # perhaps a function of math, or one marked for torch.fx, got a symbol
+            return traced(_functions_recorded(backbone, opened))
+    except _LengthUnknownError as request:
+        lengths[request.node.name] = _length(backbone, request.node.graph, request.node, shape)
+        return trace_forward(backbone, opened, shape, lengths, training)
+    except Exception as error:  # the forward is the user's own code, and may fail in any way
+        raise CutError(
+            f"{type(backbone).__name__}.forward cannot be traced: {error}\n"
+            "Move what stands in the way, such as a branch on a tensor's values or shape, into a submodule "
+            "of its own, or build the network from three modules by hand:\n"
+            "    branch = AttentionBranch(in_channels, num_classes, stage)\n"
+            "    model = ABN(feature_extractor, branch, PerceptionBranch(tail))"
+        ) from error
+
+
+def cannot_run(backbone: nn.Module, shape: Shape, error: Exception) -> CutError:
+    """The error for images that the backbone does not take."""
+    reason, *_ = (str(error) or type(error).__name__).splitlines()
+    return CutError(
+        f"{type(backbone).__name__} does not run on images {('B', *shape)}: {reason}\n"
+        "Give input_size=, one number of pixels or (C, H, W), as it expects"
+    )
+
+
+def not_logits(backbone: nn.Module, output: object) -> CutError:
+    """The error for a backbone that returns something else than one tensor."""
+    return CutError(
+        f"{type(backbone).__name__}.forward returns a {type(output).__name__}, expected one tensor of "
+        "logits: hand over a module around it, whose forward picks them out, such as\n"
+        "    return self.network(images)['logits']"
+    )
+
+
+class Interpreter(fx.Interpreter):
+    """Runs a graph, without compiling a module of it: PyTorch would keep its source for good."""
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
+        args, kwargs = super().fetch_args_kwargs_from_env(n)  # with fx's own lists, which nobody may change
+        return tuple(list(arg) if isinstance(arg, list) else arg for arg in args), kwargs
+
+
+def subgraph(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
+    """The part of the graph that computes ``end`` from ``start``."""
+    needed = {start, end}
+    for node in reversed(graph.nodes):
+        if node in needed and node is not start:
+            needed.update(node.all_input_nodes)
+    part = fx.Graph()
+    copies = {start: part.placeholder(start.name)}
+    copies[start].meta = dict(start.meta)
+    for node in graph.nodes:
+        if node in needed and node is not start:
+            copies[node] = part.node_copy(node, lambda old: copies[old])
+    part.output(copies[end])
+    return part
+
+
+def check_arguments(backbone: nn.Module) -> None:
+    """Raises a CutError if the forward takes more than images."""
+    parameters = inspect.signature(backbone.forward).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
+    if len(required) > 1:
+        raise CutError(
+            f"{type(backbone).__name__}.forward takes {', '.join(required)}, expected images alone: hand "
+            "over a module around it, whose forward makes the rest, such as\n"
+            "    return self.network(images[:, :3], images[:, 3:])\n"
+            "or write the forward of the network yourself, from three modules (see ABN)"
+        )
+
+
+def _length(backbone: nn.Module, graph: fx.Graph, node: fx.Node, shape: Shape) -> int | None:
+    """How many values the node stands for, if for more than one."""
+    so_far = subgraph(graph, next(iter(graph.nodes)), node)
+    try:
+        value = rehearse(backbone, shape, lambda copy, images: Interpreter(copy, graph=so_far).run(images))
+    except Exception as error:  # the forward is the user's own code, and may fail in any way
+        raise cannot_run(backbone, shape, error) from error
+    return len(value) if isinstance(value, (tuple, list)) else None
+
+
+class _LengthUnknownError(Exception):
+    """The forward asks how many values a submodule returned, as `x.reshape(B, *size)` does."""
+
+    def __init__(self, node: fx.Node) -> None:
+        super().__init__(f"the length of {node} is not known")
+        self.node = node
+
+
+class _SizedProxy(fx.Proxy):
+    def __len__(self) -> int:
+        lengths = cast(_ShallowTracer, self.tracer).lengths
+        if self.node.name not in lengths:
+            raise _LengthUnknownError(self.node)
+        length = lengths[self.node.name]
+        return super().__len__() if length is None else length
+
+
+class _ShallowTracer(fx.Tracer):
+    proxy_buffer_attributes = True  # or an expression on a buffer would become a constant
+
+    def __init__(self, opened: set[str], lengths: dict[str, int | None]) -> None:
+        super().__init__()
+        self.opened = opened
+        self.lengths = lengths
+        self.context = _context()
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _context() != self.context:
+            raise RuntimeError("a graph does not record torch.no_grad(), torch.autocast() or their kind")
+        return super().create_node(*args, **kwargs)
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """The graph of the root's forward, given images.
+
+        As :meth:`torch.fx.Tracer.trace`, which however patches ``nn.Module`` meanwhile, and so every network
+        that another thread runs.
+        """
+        self.root = root
+        self.graph = fx.Graph(tracer_cls=type(self))
+        self.submodule_paths = {module: name for name, module in root.named_modules()}
+        self.tensor_attrs = {  # tensors that are neither weights nor buffers
+            value: f"{path}.{name}".lstrip(".")
+            for module, path in self.submodule_paths.items()
+            for name, value in vars(module).items()
+            if isinstance(value, (torch.Tensor, torch.ScriptObject))
+        }
+        # Only the images are symbolic; every other argument takes its default. With symbols for all of
+        # them, `if mask is not None` would take the wrong path without a word.
+        images = self.create_proxy("placeholder", "images", (), {})
+        with self._modules_recorded():
+            output = type(root).forward(root, images)
+            self.create_node("output", "output", (self.create_arg(output),), {})
+        return self.graph
+
+    @contextmanager
+    def _modules_recorded(self) -> Iterator[None]:
+        """While active, calls of the root's submodules are recorded, and the reading of weights is.
+
+        Each module has a call of its own meanwhile, where PyTorch puts a compiled one, and its weights are
+        symbols.
+        """
+        proxies: dict[str, fx.Proxy] = {}
+
+        def read(name: str, value: Any) -> Any:
+            return self.getattr(name, value, proxies)
+
+        replaced = ("_compiled_call_impl", "_parameters", "_buffers")
+        before = {
+            module: {name: vars(module)[name] for name in replaced if name in vars(module)}
+            for module in self.root.modules()
+        }
+        try:
+            for module, attributes in before.items():
+                vars(module)["_compiled_call_impl"] = partial(self._call, module)
+                for name in replaced[1:]:
+                    if name in attributes:  # TorchScript keeps them elsewhere
+                        vars(module)[name] = _Symbols(attributes[name], read)
+            yield
+        finally:
+            for module, attributes in before.items():
+                vars(module).pop("_compiled_call_impl")
+                vars(module).update(attributes)
+
+    def _call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        name = self.path_of_module(module)
+        if name in self.opened:
+            return cast(Any, module)._call_impl(*args, **kwargs)
+        return self.create_proxy("call_module", name, args, kwargs)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _SizedProxy(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        parts = (self.create_proxy("call_function", operator.getitem, (obj, i), {}) for i in range(len(obj)))
+        return iter(list(parts))
+
+
+class _Symbols(dict[str, Any]):
+    """Weights or buffers by name, each read as a symbol of its own."""
+
+    def __init__(self, values: dict[str, Any], read: Callable[[str, Any], Any]) -> None:
+        super().__init__(values)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Any:
+        return self._read(name, super().__getitem__(name))
+
+
+@contextmanager
+def _functions_recorded(backbone: nn.Module, opened: set[str]) -> Iterator[None]:
+    """While active, functions that ``torch.fx.wrap`` has marked, and those of ``math``, are recorded.
+
+    They are replaced in their modules, for all threads, by functions that do the same wherever no symbol is
+    given to them.
+    """
+    of_math = {id(value) for value in vars(math).values() if callable(value)}
+    traced = [backbone, *map(backbone.get_submodule, opened)]
+    with PROCESS_LOCK, _symbolic_trace._Patcher() as patcher:
+        _symbolic_trace._patch_wrapped_functions(patcher)
+        for names in (vars(math), *(type(module).forward.__globals__ for module in traced)):
+            _symbolic_trace._autowrap_check(patcher, names, of_math)
+        yield
+
+
+def _context() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), *(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))

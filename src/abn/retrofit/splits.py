@@ -1,0 +1,182 @@
+"""A backbone as a chain of feature maps, and where that chain is best cut."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, fx, nn
+
+from abn.retrofit.dry_run import Shape
+from abn.retrofit.shallow_tracer import CutError
+from abn.retrofit.tracing import leads_with_batch, trace
+from abn.retrofit.verify import Forward
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A feature map that every path from the images to the logits goes through; or the images."""
+
+    node: fx.Node
+    name: str
+    """The submodule that returns it; or a function in the forward, such as ``relu()``."""
+    channels_last: bool
+    """Whether it is (B, H, W, C) instead of (B, C, H, W)."""
+    shape: Shape
+    """(C, H, W)."""
+    layers: int
+    """Layers that come before it. Counted are weights that mix channels or pixels."""
+
+    @property
+    def pixels(self) -> int:
+        return self.shape[1] * self.shape[2]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a backbone can be cut along."""
+
+    graph: fx.Graph
+    maps: list[FeatureMap]
+    """The images, then the feature maps."""
+    layers: int
+    """Layers of the whole network."""
+    drop: int
+    """Index of the map before the resolution drops for the last time, pooling at the end aside."""
+    split: int
+    """Index of the map at which the last stage begins; 0 if there is no map but the images."""
+    end: int
+    """Index of the map at which the last stage ends. What follows is pooling."""
+
+
+def chain_of(backbone: nn.Module, forward: Forward, split: str | None = None) -> Chain:
+    """Traces the backbone, opening containers until none hides the last stage or the split asked for.
+
+    Raises:
+        CutError: If it cannot be traced.
+    """
+    names = {name for name, _ in backbone.named_modules()}
+    parents = [] if split is None else [split[:i] for i, character in enumerate(split) if character == "."]
+    wanted = [name for name in parents if name in names]
+    tried: list[str] = []
+    opened: set[str] = set()
+    resized = forward.other != forward.shape
+    chain = _chain(backbone, trace(backbone, opened, forward), resized)
+    while candidates := [name for name in (*_hiding(chain, backbone), *wanted) if name not in tried]:
+        tried.append(candidates[0])
+        try:
+            chain = _chain(backbone, trace(backbone, {*opened, candidates[0]}, forward), resized)
+            opened.add(candidates[0])
+        except CutError:
+            pass  # a container that cannot be traced stays whole
+    return chain
+
+
+def _chain(backbone: nn.Module, graph: fx.Graph, resized: bool) -> Chain:
+    called = [node.target for node in graph.nodes if node.op == "call_module"]
+    layers = 0
+    layers_at: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        layers += _layers(node, backbone)
+        layers_at[node] = layers
+
+    maps: list[FeatureMap] = []
+    for node in _cut_points(graph):
+        if not leads_with_batch(node):
+            continue
+        value = node.meta["val"]
+        if value.ndim != 4 or not value.is_floating_point():
+            continue
+        channels_last = bool(maps) and _is_channels_last(node, maps, resized)
+        _, *sizes = value.shape
+        channels, height, width = (sizes[2], *sizes[:2]) if channels_last else sizes
+        if maps and height * width == 1:
+            continue
+        name = f"{node.name}()"  # of a function; the brackets keep it apart from a module of that name
+        if node.op == "call_module":
+            name = str(node.target) if called.count(node.target) == 1 else f"{node.target} as {node.name}"
+        maps.append(FeatureMap(node, name, channels_last, (channels, height, width), layers_at[node]))
+
+    last = max((i for i, (a, b) in enumerate(pairwise(maps), 1) if a.layers < b.layers), default=0)
+    drop = max((i for i in range(last) if maps[i].pixels > maps[i + 1].pixels), default=0)
+    end = last
+    while end + 1 < len(maps) and maps[end + 1].pixels == maps[last].pixels:
+        end += 1
+    return Chain(graph, maps, layers, drop, _split(maps, layers, drop, end), end)
+
+
+def _split(maps: list[FeatureMap], layers: int, drop: int, end: int) -> int:
+    """Where the last stage begins: where the resolution drops for the last time.
+
+    If that leaves all but a quarter of the layers to the last stage, because the blocks keep the resolution
+    or each reads what came before the one before: where the last quarter of the layers begins.
+    """
+    if drop > 0 and maps[end].layers - maps[drop].layers <= 0.75 * layers:
+        return drop
+
+    def distance(i: int) -> float:
+        return abs(maps[end].layers - maps[i].layers - 0.25 * layers)
+
+    return min(reversed(range(1, end + 1)), key=distance, default=0)
+
+
+def _is_channels_last(node: fx.Node, before: list[FeatureMap], resized: bool) -> bool:
+    """Whether a 4-D tensor is (B, H, W, C) instead of (B, C, H, W)."""
+    first, second, third = node.meta["val"].shape[1:]
+    if resized:  # the other images are taller: which dimension is it?
+        leading, trailing = (node.meta["other"].shape[i] != node.meta["val"].shape[i] for i in (1, 2))
+    else:  # which two have the image's proportions? But for one pixel, because odd sizes are rounded.
+        _, height, width = before[0].shape
+        leading, trailing = (
+            abs(rows * width - columns * height) < max(height, width)
+            for rows, columns in ((first, second), (second, third))
+        )
+    return before[-1].channels_last if leading == trailing else leading
+
+
+def _cut_points(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes that every path from the images to the logits goes through: no edge jumps over them."""
+    order: dict[fx.Node, int] = {}
+    for node in graph.nodes:  # weights and constants lie on no path from the images
+        if node.op == "placeholder" or any(source in order for source in node.all_input_nodes):
+            order[node] = len(order)
+    points, reach = [], 0
+    for node, position in order.items():
+        if reach <= position:
+            points.append(node)
+        reach = max(reach, *(order[user] for user in node.users), 0)
+    return points
+
+
+def _layers(node: fx.Node, backbone: nn.Module) -> int:
+    if node.op == "call_module":
+        weights = list(backbone.get_submodule(str(node.target)).parameters())
+    else:
+        values = (source.meta.get("val") for source in node.all_input_nodes if source.op == "get_attr")
+        weights = [value for value in values if isinstance(value, nn.Parameter)]
+    return sum(weight.ndim >= 2 for weight in weights)  # those of norms have one dimension
+
+
+def _hiding(chain: Chain, backbone: nn.Module) -> list[str]:
+    """The containers in which the last stage may begin, or in which feature maps may lie unseen."""
+    maps, drop = chain.maps, chain.drop
+    nodes = [node for node in chain.graph.nodes if _layers(node, backbone)]
+    order = {node: i for i, node in enumerate(chain.graph.nodes)}
+    hiding = [node for node in nodes if order[node] > order[maps[-1].node] and _convolves(node, backbone)]
+    if drop + 1 < len(maps):
+        before, after = maps[drop], maps[drop + 1]
+        between = [node for node in nodes if order[before.node] < order[node] <= order[after.node]]
+        step = max(before.shape[1] / after.shape[1], before.shape[2] / after.shape[2])
+        if len(between) == 1 and round(step) > 2:  # more than one stage's worth
+            hiding += between
+    if chain.split != drop:
+        hiding += [node for node in nodes if _layers(node, backbone) > 0.25 * chain.layers]
+    names = [str(node.target) for node in hiding if node.op == "call_module"]
+    return [name for name in names if any(True for _ in backbone.get_submodule(name).children())]
+
+
+def _convolves(node: fx.Node, backbone: nn.Module) -> bool:
+    """Whether it is a container of convolutions, which takes a feature map and returns something else."""
+    values = (source.meta.get("val") for source in node.all_input_nodes)
+    if node.op != "call_module" or not any(isinstance(value, Tensor) and value.ndim == 4 for value in values):
+        return False
+    weights = backbone.get_submodule(str(node.target)).parameters()
+    return any(weight.ndim == 4 and weight.shape[-2:].numel() > 1 for weight in weights)

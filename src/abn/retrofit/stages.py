@@ -1,0 +1,76 @@
+"""The kinds of stages: what an attention branch runs before it scores the classes."""
+
+import copy
+from collections.abc import Callable
+
+from torch import Tensor, fx, nn
+
+from abn.retrofit.cut import Parts, keep_input
+from abn.retrofit.dense import dense_copy
+from abn.retrofit.dry_run import Shape, device_of, dry_run, overwrites_input
+from abn.retrofit.light import light_stage
+from abn.retrofit.stride_one import stride_one_copy
+
+
+def _dense(parts: Parts) -> nn.Module | None:
+    return _copied(parts, dense_copy)
+
+
+def _stride_one(parts: Parts) -> nn.Module | None:
+    return _copied(parts, stride_one_copy)
+
+
+def _copied(parts: Parts, densely: Callable[[fx.GraphModule, Shape], nn.Module | None]) -> nn.Module | None:
+    """A copy that keeps the resolution of the features; where there is none, a plain copy with its stride."""
+    if parts.stage is None:
+        return None
+    keep_input(parts.stage, parts.features)
+    copied = densely(parts.stage, parts.features) or copy.deepcopy(parts.stage)
+    return copied.requires_grad_(True)
+
+
+def _light(parts: Parts) -> nn.Module:
+    stage = light_stage(parts.features[0]).to(device_of(parts.tail), parts.dtype)
+    return stage.train(parts.tail.training)
+
+
+STAGES: dict[str, Callable[[Parts], nn.Module | None]] = {
+    "dense": _dense,
+    "copy": _stride_one,
+    "light": _light,
+    "none": lambda parts: None,
+}
+"""Each kind by its name, and how it is made of a backbone's parts. Another kind is one more entry."""
+
+KEEPING_WHAT_IT_LEARNED = frozenset({"dense"})
+"""Kinds whose output a classifier that was trained on the backbone's last feature map can read."""
+
+
+def check_stage(stage: object) -> None:
+    """Raises a ValueError if this is neither a kind of stage nor a module."""
+    if not isinstance(stage, nn.Module) and stage not in list(STAGES):
+        raise ValueError(f"stage is {stage!r}, expected {', '.join(map(repr, STAGES))} or a module")
+
+
+def make_stage(stage: str | nn.Module, parts: Parts) -> nn.Module | None:
+    """The attention branch's stage, or none.
+
+    Raises:
+        CutError: If it is to be a copy, and the part to be copied does not run on its own.
+        ValueError: If it is a module that does not take the features, or changes them: the perception branch
+            reads them too.
+    """
+    if not isinstance(stage, nn.Module):
+        return STAGES[stage](parts)
+    expected = f"expected a module that takes features {('B', *parts.features)} to (B, C', h, w)"
+    try:
+        output = dry_run(stage, parts.features)
+        overwrites = overwrites_input(stage, parts.features)
+    except Exception as error:  # the stage is the user's own code, and may fail in any way
+        raise ValueError(f"stage does not run, {expected}: {error}") from error
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        shape = ("B", *output.shape[1:]) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ValueError(f"stage returns {shape}, {expected}")
+    if overwrites:
+        raise ValueError("stage changes the features in place, expected it to leave them: clone them first")
+    return stage

@@ -1,0 +1,216 @@
+"""Tracing a backbone: from its forward to a shallow graph that can be cut."""
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
+
+from abn.retrofit.dry_run import BATCH, OTHER_BATCH, Shape, meta_batch, rehearse, without_values
+from abn.retrofit.shallow_tracer import CutError, Interpreter, cannot_run, not_logits, subgraph, trace_forward
+from abn.retrofit.verify import Call, Forward, shapes_in
+
+TRAINING_FLAG = "abn_training_flag"
+
+
+class TrainingFlag(nn.Module):
+    """Returns whether it is in training mode: stands in for ``self.training`` in a traced forward."""
+
+    def forward(self) -> bool:
+        return self.training
+
+
+def trace(backbone: nn.Module, opened: set[str], forward: Forward) -> fx.Graph:
+    """Traces the backbone's forward.
+
+    Every submodule is one node, which keeps running its own Python, but for those named in ``opened``.
+    What cannot lead to the logits is left out: auxiliary heads, above all. The backbone gets a submodule
+    if its forward reads ``self.training``.
+
+    Args:
+        backbone: Any network.
+        opened: Names of the submodules that are traced into.
+        forward: What :func:`forward_of` has seen of it.
+
+    Returns:
+        The graph. Each node holds what it returned when rehearsed: ``meta["val"]`` for a batch of images,
+        ``meta["other"]`` for another number of them, and of the other shape.
+
+    Raises:
+        CutError: If the forward cannot be traced or run, does not return one tensor, or takes another
+            path in training than in evaluation.
+    """
+    lengths: dict[str, int | None] = {}
+    graph, training_graph = (
+        _to_logits(trace_forward(backbone, opened, forward.shape, lengths, training), backbone, training)
+        for training in (False, True)
+    )
+    _follow_training_mode(graph, training_graph, backbone)
+    _note_values(graph, backbone, "val", forward.shape, BATCH, forward.calls["val"])
+    _note_values(graph, backbone, "other", forward.other, OTHER_BATCH, forward.calls["other"])
+    _read_batch_size_nearby(graph)
+    return graph
+
+
+def _note_values(
+    graph: fx.Graph, backbone: nn.Module, key: str, shape: Shape, batch_size: int, calls: dict[str, Call]
+) -> None:
+    """Notes what each node returns."""
+    try:
+        with meta_batch(backbone, shape, batch_size) as batch:
+            _Replayer(backbone, graph, key, calls).run(batch)
+    except Exception:  # a submodule is called several times, or not on the meta device, or the trace is wrong
+        try:
+            rehearse(backbone, shape, lambda copy, batch: _Recorder(copy, graph, key).run(batch), batch_size)
+        except Exception as error:  # the forward is the user's own code, and may fail in any way
+            raise cannot_run(backbone, shape, error) from error
+
+
+def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
+    """A module that runs the graph on the backbone's submodules, under their own names."""
+    try:
+        part = fx.GraphModule(backbone, graph, class_name=name)
+    except SyntaxError as error:
+        raise CutError(
+            f"{type(backbone).__name__} has a submodule whose name cannot stand in Python, such as a "
+            f"keyword: {error}"
+        ) from error
+    if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
+        setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
+    for module in part.modules():
+        if type(module) is nn.Module:  # stands in for a container whose forward is now in the graph
+            module.training = backbone.training
+    return part
+
+
+class _Recorder(Interpreter):
+    """Notes what each node returns."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, key: str) -> None:
+        super().__init__(module, graph=graph)
+        self.key = key
+
+    def run_node(self, n: fx.Node) -> Any:
+        n.meta[self.key] = super().run_node(n)
+        return n.meta[self.key]
+
+
+class _Replayer(_Recorder):
+    """The same, without running any submodule: each returns what it returned in the forward."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, key: str, calls: dict[str, Call]) -> None:
+        super().__init__(module, graph, key)
+        self.calls = calls
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target == TRAINING_FLAG:
+            return False
+        received, returned = self.calls[target]
+        if shapes_in((args, kwargs)) != received:
+            raise ValueError(f"{target} received something else in the forward")
+        return tree_map_only(Tensor, Tensor.detach, returned)
+
+    def fetch_attr(self, target: str) -> Any:
+        value = super().fetch_attr(target)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{target} is no tensor, and may do anything")
+        return without_values(value)
+
+
+def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph:
+    """The part of the graph that leads to the logits."""
+    (logits,) = graph.output_node().args
+    if isinstance(logits, fx.Node) and isinstance(logits.target, type) and issubclass(logits.target, tuple):
+        logits = logits.args  # a named tuple, made in the forward
+    if training and isinstance(logits, tuple) and logits:
+        logits = logits[0]  # GoogLeNet and Inception return those of their auxiliary heads behind it
+    if not isinstance(logits, fx.Node):
+        raise not_logits(backbone, logits)
+    (images,) = graph.find_nodes(op="placeholder")
+    return subgraph(graph, images, logits)
+
+
+def _follow_training_mode(graph: fx.Graph, training_graph: fx.Graph, backbone: nn.Module) -> None:
+    """Makes a flag that is false in evaluation and true in training follow the module's mode at run time.
+
+    Tracing evaluates ``F.dropout(x, training=self.training)`` once and would freeze it.
+    """
+    another_path = CutError(
+        f"{type(backbone).__name__}.forward takes another path in training than in evaluation: move the "
+        "part that reads self.training into a submodule of its own"
+    )
+
+    def merge(evaluating: Any, training: Any) -> Any:
+        if evaluating is False and training is True:
+            return flag
+        if isinstance(evaluating, (tuple, list)) and isinstance(training, (tuple, list)):
+            if len(evaluating) == len(training):
+                return type(evaluating)(map(merge, evaluating, training))
+        elif isinstance(evaluating, dict) and isinstance(training, dict):
+            if evaluating.keys() == training.keys():
+                return {key: merge(evaluating[key], training[key]) for key in evaluating}
+        elif evaluating == training:
+            return evaluating
+        raise another_path
+
+    def same(node: fx.Node, twin: fx.Node) -> bool:
+        if node.op == twin.op == "get_attr":  # a constant of the forward has another name in each trace
+            constants: list[Any] = [getattr(backbone, str(n.target), n.target) for n in (node, twin)]
+            if constants[0] is constants[1]:
+                return True
+            if all(isinstance(constant, Tensor) for constant in constants):
+                return torch.equal(*constants)
+            return bool(constants[0] == constants[1])
+        return (node.op, node.target) == (twin.op, twin.target)
+
+    nodes, twins = list(graph.nodes), list(training_graph.nodes)
+    if len(nodes) != len(twins) or not all(map(same, nodes, twins)):
+        raise another_path
+    with graph.inserting_after(nodes[0]):
+        flag = graph.call_module(TRAINING_FLAG)
+    counterpart = dict(zip(twins, nodes, strict=True))
+    for node, twin in zip(nodes, twins, strict=True):
+        args, kwargs = fx.node.map_arg((twin.args, twin.kwargs), counterpart.__getitem__)
+        node.args, node.kwargs = merge(node.args, args), merge(node.kwargs, kwargs)
+    if flag.users:
+        backbone.add_module(TRAINING_FLAG, TrainingFlag())
+    else:
+        graph.erase_node(flag)
+
+
+def _read_batch_size_nearby(graph: fx.Graph) -> None:
+    """Lets whoever needs the batch size read it off a tensor at hand.
+
+    ``images.shape[0]``, used far behind, would be an edge past every feature map in between.
+    """
+    for node in list(graph.nodes):
+        if not _is_batch_size(node):
+            continue
+        for user in list(node.users):
+            near = next((node for node in user.all_input_nodes if leads_with_batch(node)), None)
+            if near is not None:
+                with graph.inserting_before(user):
+                    size = graph.call_method("size", (near, 0))
+                size.meta |= {"val": BATCH, "other": OTHER_BATCH}
+                user.replace_input_with(node, size)
+        for unused in (node, *node.all_input_nodes):  # and the shape that it was taken from
+            if not unused.users and unused.op != "placeholder":
+                graph.erase_node(unused)
+
+
+def _is_batch_size(node: fx.Node) -> bool:
+    source, *index = node.args or (None,)
+    if index != [0] or not isinstance(source, fx.Node):
+        return False
+    of_shape = node.target is operator.getitem and isinstance(source.meta.get("val"), torch.Size)
+    sizes = node.meta["val"], node.meta["other"]
+    return (of_shape or node.target == "size") and sizes == (BATCH, OTHER_BATCH)
+
+
+def leads_with_batch(node: fx.Node) -> bool:
+    """Whether it returns a tensor whose first dimension is the batch."""
+    value, other = node.meta.get("val"), node.meta.get("other")
+    if not isinstance(value, Tensor) or not isinstance(other, Tensor):
+        return False
+    return value.shape[:1] == (BATCH,) and other.shape[:1] == (OTHER_BATCH,)

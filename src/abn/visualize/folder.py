@@ -1,0 +1,222 @@
+"""Pictures of where a network looks, for all images of a folder: ``python -m abn explain``."""
+
+import errno
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from tqdm import tqdm
+
+from abn.images import files_in, ignored, is_image, read_image
+from abn.modules.maps import MAPS
+from abn.network import ABN
+from abn.preprocessing import Preprocessing
+from abn.saving import replacing
+from abn.visualize.overlays import Sign, overlay, task_grid
+
+PANEL = 384  # pixels
+LINE = 22
+
+_logger = logging.getLogger(__name__)
+
+
+def explain(
+    model: ABN,
+    source: Path,
+    out: Path,
+    *,
+    batch_size: int = 16,
+    rescale: bool = False,
+    sign: Sign | None = None,
+    of_class: int | None = None,
+) -> dict[Path, str]:
+    """Writes for each image what the network sees of it, its attention map over it, and the top-5 classes.
+
+    Of a network of several tasks, the map and the score of each task.
+
+    Args:
+        model: On any device; left in evaluation mode.
+        source: An image, or a folder, which is searched with all folders in it.
+        out: Folder for the pictures, made if it does not exist. Each is named after its image:
+            ``out/cats/1.jpg.png`` for ``source/cats/1.jpg``.
+        batch_size: Images at a time.
+        rescale: Stretches each map's own range over the colours, see :func:`abn.visualize.overlay`. Maps
+            without an upper bound, those of official SE-ResNets, always are.
+        sign: Which part to show of maps that have both signs, those of official networks of several tasks,
+            see :func:`abn.visualize.overlay`. Default: both.
+        of_class: Shows where the evidence for this class is, see :meth:`abn.ABN.class_map`. Default: the map
+            of the network, which shows the classes that it sees.
+
+    Returns:
+        The images that could not be read, or their pictures not written, and why. All others were explained.
+
+    Raises:
+        FileNotFoundError: If there is no such source, or no image in it.
+        OSError: If a picture cannot be written.
+        ValueError: If the network does not run on RGB images of the size it is made for, or has no such
+            class.
+    """
+    paths = image_paths(source, out)
+    root = source if source.is_dir() else source.parent
+    if source.is_dir() and (told := ignored(_files(source, out))):
+        _logger.warning("%s: %s", source, told)
+    preprocessing = model.preprocessing
+    if preprocessing is None:
+        _logger.warning(
+            "the network does not tell how its images are prepared: taken for ImageNet's %s", Preprocessing()
+        )
+        preprocessing = Preprocessing()
+    if not isinstance(preprocessing, Preprocessing):
+        raise ValueError(
+            f"model.preprocessing is a {type(preprocessing).__name__}, expected a Preprocessing, or None"
+        )
+    device = next(model.parameters()).device
+    model.eval()
+    kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
+    if kind.signed and not rescale:
+        sign = sign or "both"
+    shown: dict[str, Any] = {"sign": sign, "rescale": rescale or (sign is None and not kind.bounded)}
+    note = None if of_class is None else f"map: {_class_name(model, of_class)}"
+    out.mkdir(parents=True, exist_ok=True)
+    skipped = {}
+
+    def skip(path: Path, error: OSError) -> None:
+        skipped[path] = str(error)
+        tqdm.write(f"skipped: {error}", file=sys.stderr)
+
+    with tqdm(total=len(paths), unit=" images") as progress:
+        for start in range(0, len(paths), batch_size):
+            chosen, images, views = [], [], []
+            for path in paths[start : start + batch_size]:
+                try:
+                    prepared, view = _read(path, preprocessing)
+                except OSError as error:
+                    skip(path, error)
+                    continue
+                chosen.append(path)
+                images.append(prepared)
+                views.append(view)
+            if images:
+                logits, maps = _run(model, torch.stack(images).to(device), of_class)
+                for path, view, scores, of_image in zip(chosen, views, logits, maps, strict=True):
+                    picture = _picture(view, of_image, scores, model.classes, shown, note)
+                    target = out / f"{path.relative_to(root)}.png"
+                    try:
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        with replacing(target) as file:
+                            picture.save(file, format="png")
+                    except OSError as error:
+                        if error.errno == errno.ENOSPC:
+                            raise
+                        skip(path, error)  # its name is too long, or that of a folder
+            progress.update(len(paths[start : start + batch_size]))
+    return skipped
+
+
+def image_paths(source: Path, out: Path) -> list[Path]:
+    """The source, or all files in it that are named like an image, but those in ``out`` and hidden ones.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If the pictures would lie among the images.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise FileNotFoundError(f"there is no image and no folder {source}")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"out is {out}, the folder of the images: take another")
+    paths = [path for path in _files(source, out) if is_image(path)]
+    if not paths:
+        raise FileNotFoundError(f"there is no image in {source}; {ignored(_files(source, out))}".rstrip("; "))
+    return paths
+
+
+def _files(folder: Path, out: Path) -> list[Path]:
+    """The files in a folder and the folders in it, but those in ``out`` and hidden ones."""
+    ours = out.resolve() if folder.resolve() in out.resolve().parents else None
+    return [path for path in files_in(folder) if ours not in path.resolve().parents]
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, Image.Image]:
+    """What the network takes of an image, and a view of it; the image itself may be large, and is left."""
+    image = read_image(path)
+    return preprocessing(image), preprocessing.view(image, longest=PANEL)
+
+
+@torch.inference_mode()
+def _run(model: ABN, images: Tensor, of_class: int | None) -> tuple[Tensor, Tensor]:
+    try:
+        output = model(images)
+        maps = output.attention_map if of_class is None else model.class_map(images, of_class)
+    except RuntimeError as error:
+        raise ValueError(f"the network does not run on images {tuple(images.shape)}: {error}") from error
+    return output.perception_logits.float().cpu(), maps.float().cpu()
+
+
+def _picture(
+    view: Image.Image,
+    attention_maps: Tensor,
+    logits: Tensor,
+    classes: Sequence[str] | None,
+    shown: dict[str, Any],
+    note: str | None,
+) -> Image.Image:
+    """The image and its maps (T, h, w), with what the logits (K,), (T,) or (K, T) say."""
+    if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
+        lines = _top5(logits, classes) + ([note] if note else [])
+        return _side_by_side(view, attention_maps[0], lines, shown)
+    names = _names(classes, logits, "task")
+    # The score first: a long name is cut off.
+    labels = [f"{score}  {name}" for name, score in zip(names, _scores(logits), strict=True)]
+    return task_grid(view, attention_maps, labels, **shown)
+
+
+def _top5(logits: Tensor, classes: Sequence[str] | None) -> list[str]:
+    values, indices = logits.softmax(dim=0).topk(min(5, len(logits)))
+    names = _names(classes, logits, "class")
+    return [
+        f"{100 * value:5.1f} %  {names[index]}"
+        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+    ]
+
+
+def _scores(logits: Tensor) -> list[str]:
+    """Of each task its value, which may be a logit or a quantity; or its likeliest class, with its share."""
+    if logits.ndim == 1:
+        return [f"{value:.3g}" for value in logits.tolist()]
+    shares, indices = logits.softmax(dim=0).max(dim=0)
+    return [
+        f"{index} ({100 * share:.0f} %)"
+        for share, index in zip(shares.tolist(), indices.tolist(), strict=True)
+    ]
+
+
+def _names(classes: Sequence[str] | None, logits: Tensor, kind: str) -> Sequence[str]:
+    """The names of the classes or tasks, or their numbers."""
+    count = logits.shape[-1]
+    return classes if classes and len(classes) == count else [f"{kind} {index}" for index in range(count)]
+
+
+def _class_name(model: ABN, number: int) -> str:
+    names = model.classes or ()
+    return names[number] if number < len(names) else f"class {number}"
+
+
+def _side_by_side(
+    view: Image.Image, attention_map: Tensor, lines: list[str], shown: dict[str, Any]
+) -> Image.Image:
+    """The image, the overlay beside it, and lines of text under them."""
+    panels = [view, overlay(view, attention_map, **shown)]
+    canvas = Image.new("RGB", (2 * PANEL + 8, view.height + 8 + LINE * len(lines)), "white")
+    for column, panel in enumerate(panels):
+        canvas.paste(panel, (column * (view.width + 8), 0))
+    for row, line in enumerate(lines):
+        position = (4, view.height + 6 + LINE * row)
+        ImageDraw.Draw(canvas).text(position, line, fill="black", font_size=16)
+    return canvas

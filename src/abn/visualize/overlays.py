@@ -1,0 +1,268 @@
+"""Pictures of attention maps: laid over their images, and side by side with them."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from PIL import Image, ImageDraw, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as transforms
+
+from abn.images import as_rgb
+
+Sign = Literal["positive", "negative", "both"]
+
+
+def overlay(
+    image: Image.Image | Tensor,
+    attention_map: Tensor,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    rescale: bool = False,
+    sign: Sign | None = None,
+    opacity: float = 0.5,
+    colormap: str | None = None,
+) -> Image.Image:
+    """Lays an attention map over its image.
+
+    Args:
+        image: A PIL image, or a tensor (C, H, W) with C = 1 or 3: uint8 in 0..255, or float in 0..1, or
+            normalised float with ``mean`` and ``std``. It has to be what the network saw: of a photograph
+            that was cropped for it ``preprocessing.view(photograph)``, or the map is shifted.
+        attention_map: (1, h, w) or (h, w), of any resolution; it is enlarged bilinearly.
+        mean: The values with which a float image was normalised, to undo it: one, or one per channel.
+        std: Likewise.
+        rescale: Stretches the map's own range over the colours. By default they stand for 0 to 1, so
+            that pictures can be compared and a flat map looks flat.
+        sign: Which part to show of a map that has both signs, as those of ``map="response"`` have, in shares
+            of its largest magnitude: ``"positive"`` or ``"negative"`` values alone, from 0 to that; or
+            ``"both"``, from minus to plus that, with 0 in the middle.
+        opacity: Of the map over the image, 0 to 1.
+        colormap: Name of a colour map of matplotlib. Default: ``"jet"``, and ``"bwr"``, where blue is
+            negative, white 0 and red positive, for both signs.
+
+    Returns:
+        An RGB image of the size of ``image``.
+
+    Raises:
+        TypeError: If the image or the map is of another type.
+        ValueError: If an argument has another shape or range than described, or holds NaN.
+
+    Example:
+        >>> overlay(torch.rand(3, 224, 320), torch.rand(1, 14, 20)).size
+        (320, 224)
+    """
+    import matplotlib  # slow to import, and needed here alone
+
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity is {opacity}, expected 0 to 1")
+    colormap = colormap or _default_colormap(sign)
+    if not isinstance(colormap, str) or colormap not in matplotlib.colormaps:
+        raise ValueError(f"colormap is {colormap!r}, expected a name in matplotlib.colormaps, such as 'jet'")
+    _check_sign(sign, rescale)
+    pixels = _pixels(image, mean, std)  # (3, H, W)
+    values = _values(attention_map, pixels.shape[-2:], rescale, sign)  # (H, W)
+    colors = torch.from_numpy(matplotlib.colormaps[colormap](values.numpy())[..., :3])  # (H, W, 3)
+    blend = torch.lerp(pixels, colors.permute(2, 0, 1).float(), opacity)
+    picture: Image.Image = transforms.to_pil_image(blend)
+    return picture
+
+
+def grid(
+    images: Sequence[Image.Image] | Sequence[Tensor] | Tensor,
+    attention_maps: Tensor,
+    *,
+    captions: Sequence[str] | None = None,
+    panel_size: int = 224,
+    opacity: float = 0.5,
+    **overlay_arguments: Any,
+) -> Image.Image:
+    """Shows in one column per image: the image, its attention map, and the map laid over the image.
+
+    Args:
+        images: A batch (B, C, H, W), or a sequence of what :func:`overlay` takes.
+        attention_maps: (B, 1, h, w) or (B, h, w).
+        captions: A line of text above each column.
+        panel_size: Side of a panel in pixels; the images keep their proportions.
+        opacity: Of the map over the image, 0 to 1.
+        **overlay_arguments: ``mean``, ``std``, ``rescale`` and ``colormap`` of :func:`overlay`.
+
+    Raises:
+        TypeError: As for :func:`overlay`.
+        ValueError: If there is no image, or not one map and one caption per image; and as for
+            :func:`overlay`.
+
+    Example:
+        >>> grid(torch.rand(4, 3, 32, 32), torch.rand(4, 1, 8, 8), panel_size=100).size
+        (424, 316)
+    """
+    counts = {"images": len(images), "attention_maps": len(attention_maps)}
+    if captions is not None:
+        counts["captions"] = len(captions)
+    if not len(images) or len(set(counts.values())) > 1:
+        raise ValueError(f"got {counts}, expected as many of each, and at least one")
+    gap, header = 8, 0 if captions is None else 24
+    pitch = panel_size + gap
+    canvas = Image.new("RGB", (len(images) * pitch - gap, header + 3 * pitch - gap), "white")
+    for column, (image, attention_map) in enumerate(zip(images, attention_maps, strict=True)):
+        for row, row_opacity in enumerate((0, 1, opacity)):  # image, map, overlay
+            panel = overlay(image, attention_map, opacity=row_opacity, **overlay_arguments)
+            panel = ImageOps.pad(panel, (panel_size, panel_size), color="white")
+            canvas.paste(panel, (column * pitch, header + row * pitch))
+        if captions is not None:
+            ImageDraw.Draw(canvas).text(
+                (column * pitch + 2, 4), str(captions[column]), fill="black", font_size=14
+            )
+    return canvas
+
+
+def task_grid(
+    image: Image.Image | Tensor,
+    attention_maps: Tensor,
+    labels: Sequence[str],
+    *,
+    sign: Sign | None = None,
+    colormap: str | None = None,
+    columns: int = 10,
+    panel_size: int = 160,
+    **overlay_arguments: Any,
+) -> Image.Image:
+    """Shows the maps of all tasks over one image, each under its name.
+
+    Args:
+        image: As for :func:`overlay`.
+        attention_maps: (T, h, w), such as ``model(images).attention_map[0]``.
+        labels: A line of text for each task: its name, and whatever else.
+        sign: As for :func:`overlay`, but in shares of the largest magnitude of all these maps, so that they
+            can be compared.
+        colormap: As for :func:`overlay`.
+        columns: Panels side by side.
+        panel_size: Side of a panel in pixels; the image keeps its proportions.
+        **overlay_arguments: ``mean``, ``std``, ``rescale`` and ``opacity`` of :func:`overlay`.
+
+    Returns:
+        An RGB image: the image itself, then a panel per task.
+
+    Raises:
+        TypeError: As for :func:`overlay`.
+        ValueError: If there is not one map per label, or ``columns`` is below one; and as for
+            :func:`overlay`.
+
+    Example:
+        >>> task_grid(torch.rand(3, 32, 32), torch.rand(4, 8, 8), ["hat", "tie", "beard", "smile"]).size
+        (836, 184)
+    """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}, expected at least 1")
+    if attention_maps.ndim != 3 or len(attention_maps) != len(labels) or not labels:
+        raise ValueError(
+            f"got maps {tuple(attention_maps.shape)} and {len(labels)} labels, expected (T, h, w) and a "
+            "label per task"
+        )
+    _check_sign(sign, overlay_arguments.get("rescale", False))
+    colormap = colormap or _default_colormap(sign)
+    if sign is not None:
+        attention_maps = _part(attention_maps.float(), sign)
+    gap, header = 9, 24
+    plain = overlay(image, torch.zeros(1, 1), **{**overlay_arguments, "opacity": 0, "rescale": False})
+    panels = [("", plain)]
+    for label, attention_map in zip(labels, attention_maps, strict=True):
+        panels.append((label, overlay(image, attention_map, colormap=colormap, **overlay_arguments)))
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    pitch, height = panel_size + gap, header + panel_size
+    canvas = Image.new("RGB", (columns * pitch - gap, rows * (height + gap) - gap), "white")
+    for index, (label, panel) in enumerate(panels):
+        labelled = Image.new("RGB", (panel_size, height), "white")  # which cuts off a label that is too long
+        labelled.paste(ImageOps.pad(panel, (panel_size, panel_size), color="white"), (0, header))
+        ImageDraw.Draw(labelled).text((2, 4), str(label), fill="black", font_size=14)
+        row, column = divmod(index, columns)
+        canvas.paste(labelled, (column * pitch, row * (height + gap)))
+    return canvas
+
+
+def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
+    """The image as float RGB (3, H, W) in 0..1, on the CPU."""
+    if isinstance(image, Image.Image):
+        image = transforms.pil_to_tensor(as_rgb(image))
+    if not isinstance(image, Tensor):
+        raise TypeError(f"image is a {type(image).__name__}, expected a PIL image or a tensor (C, H, W)")
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
+        raise ValueError(f"image has shape {tuple(image.shape)}, expected (C, H, W) with C = 1 or 3")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise TypeError(f"image is {image.dtype}, expected uint8 or floating point")
+    if (mean is None) != (std is None) or (mean is not None and image.dtype == torch.uint8):
+        raise ValueError("mean and std belong together, and to a normalised float image")
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) not in (1, len(image)):
+            raise ValueError(
+                f"{name} is {values!r}, expected one number, or one for each of {len(image)} channels"
+            )
+    pixels = image.detach().cpu()
+    pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    if mean is not None and std is not None:
+        scale, offset = (torch.tensor(list(values)).float().view(-1, 1, 1) for values in (std, mean))
+        pixels = pixels * scale + offset
+    low, high = pixels.min().item(), pixels.max().item()
+    if not (low > -1e-3 and high < 1 + 1e-3):  # also false for NaN
+        raise ValueError(
+            f"image has values from {low:.3g} to {high:.3g}, expected 0 to 1: give the mean and std with "
+            "which it was normalised"
+        )
+    return pixels.clamp(0, 1).expand(3, -1, -1)
+
+
+def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign | None) -> Tensor:
+    """The map as float (H, W) in 0..1, on the CPU, in the size given."""
+    if not isinstance(attention_map, Tensor):
+        raise TypeError(
+            f"attention_map is a {type(attention_map).__name__}, expected a tensor, such as "
+            "torch.from_numpy(attention_map)"
+        )
+    single = attention_map.ndim in (2, 3) and attention_map.shape[:-2].numel() == 1
+    if not single or not attention_map.numel():
+        raise ValueError(
+            f"attention_map has shape {tuple(attention_map.shape)}, expected (1, h, w) or (h, w); several "
+            "tasks are for task_grid()"
+        )
+    values = attention_map.detach().cpu().float().reshape(1, 1, *attention_map.shape[-2:])
+    low, high = values.min().item(), values.max().item()
+    if not (rescale or sign) and not (low >= 0 and high <= 1):  # also false for NaN
+        raise ValueError(
+            f"attention_map has values from {low:.3g} to {high:.3g}, expected 0 to 1: give rescale=True to "
+            "stretch another range over the colours, sign= for a map with both signs, and look for the cause "
+            "if it holds NaN"
+        )
+    if (rescale or sign) and not high - low < float("inf"):
+        raise ValueError(f"attention_map has values from {low:.3g} to {high:.3g}, expected finite ones")
+    if sign is not None:
+        values = _part(values, sign)
+    if rescale:
+        if high - low < 1e-2:
+            warnings.warn(
+                f"the map is nearly constant ({low:.4g} to {high:.4g}): rescaled, it shows rounding and "
+                "noise, not attention",
+                stacklevel=3,
+            )
+        values = (values - low) / max(high - low, 1e-12)
+    return F.interpolate(values, size=size, mode="bilinear").clamp(0, 1)[0, 0]
+
+
+def _check_sign(sign: str | None, rescale: bool) -> None:
+    if sign not in (None, *get_args(Sign)) or (sign is not None and rescale):
+        raise ValueError(
+            f"sign is {sign!r} and rescale {rescale}, expected one of {get_args(Sign)} without rescale"
+        )
+
+
+def _default_colormap(sign: Sign | None) -> str:
+    return "bwr" if sign == "both" else "jet"
+
+
+def _part(maps: Tensor, sign: Sign) -> Tensor:
+    """Values of this sign in shares of the largest magnitude, in 0..1; of both signs with 0 at one half."""
+    shares = maps / maps.abs().amax().clamp(min=1e-12)
+    return {"positive": shares.clamp(min=0), "negative": -shares.clamp(max=0), "both": (shares + 1) / 2}[sign]
