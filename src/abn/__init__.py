@@ -25,7 +25,7 @@ from abn.modules.perception import PerceptionBranch
 from abn.modules.pooled_classifier import PooledClassifier
 from abn.network import ABN, ABNOutput, LogitsOnly
 from abn.preprocessing import Preprocessing
-from abn.retrofit.shallow_tracer import CutError
+from abn.retrofit.errors import CutError
 from abn.retrofit.wrap import find_splits, wrap_backbone
 
 __version__ = "0.1.0"

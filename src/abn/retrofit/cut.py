@@ -1,57 +1,18 @@
-"""Where to cut a backbone, and the cut itself."""
+"""Cuts a backbone into the parts of an Attention Branch Network."""
 
-import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from abn.retrofit.dry_run import BATCH, Shape, input_shapes, overwrites_input
-from abn.retrofit.operations import first_difference
+from abn.retrofit.dry_run import Shape, overwrites_input
+from abn.retrofit.errors import CutError
+from abn.retrofit.graphs import subgraph
 from abn.retrofit.read_classifier import read_classifier
-from abn.retrofit.shallow_tracer import CutError, check_arguments, subgraph
-from abn.retrofit.splits import Chain, FeatureMap, chain_of
-from abn.retrofit.tracing import part_of
-from abn.retrofit.verify import forward_of, graph_operations
-
-
-@dataclass(frozen=True)
-class Split:
-    """A place where a backbone can be cut."""
-
-    name: str
-    """The submodule after which it is cut; or a function in the forward, such as ``relu()``."""
-    channels: int
-    height: int
-    width: int
-    stride: int
-    """Pixels of the image per pixel of the features, along the height."""
-    default: bool
-    """Whether :func:`abn.wrap_backbone` cuts here unless told otherwise."""
-
-
-class Splits(tuple[Split, ...]):
-    """The places where a backbone can be cut, from the images to the logits. Prints as a table."""
-
-    image_size: tuple[int, int]
-    """Height and width of the images for which the sizes of the features are given."""
-    classifier: str
-    """What the backbone's classifier is made of, if an attention branch can start from it; else empty."""
-
-    def __str__(self) -> str:
-        column = max(len("split"), *(len(split.name) for split in self))
-        lines = [f"{'split':<{column}}  channels  stride  height × width"]
-        for split in self:
-            line = f"{split.name:<{column}}  {split.channels:>8}  {split.stride:>6}"
-            line += f"  {split.height:>6} × {split.width}"
-            lines.append(line + "  ← default" if split.default else line)
-        start = f"the classifier: {self.classifier}" if self.classifier else "new heads, which need training"
-        height, width = self.image_size
-        where = f"for images of {height} × {width}"
-        lines.append(f"{where}; maps are as fine, or coarser where a stage keeps its stride")
-        return "\n".join([*lines, f"attention branch starts from {start}"])
-
-    __repr__ = __str__
+from abn.retrofit.splits import Chain, FeatureMap, Split, Splits
+from abn.retrofit.tokens import about_tokens, tokens_of
+from abn.retrofit.tracing import TRAINING_FLAG, TrainingFlag
+from abn.retrofit.verify import checked_chain
 
 
 @dataclass(frozen=True)
@@ -84,8 +45,8 @@ def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
         CutError: If it cannot be traced, its trace has lost something, it has no feature map to cut at, or
             it ends in something else than logits (B, K).
     """
-    chain = _checked_chain(backbone, shape)
-    default = None if _on_tokens(chain) else chain.split
+    chain = checked_chain(backbone, shape)
+    default = None if tokens_of(chain) else chain.split
     splits = Splits(
         Split(split.name, *split.shape, stride=round(shape[1] / split.shape[1]), default=i == default)
         for i, split in enumerate(chain.maps)
@@ -104,14 +65,14 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
         CutError: If it cannot be traced, its trace has lost something, it has no feature map to cut at or
             no split of that name, or it ends in something else than logits (B, K).
     """
-    chain = _checked_chain(backbone, shape, split)
+    chain = checked_chain(backbone, shape, split)
     at = _position(chain, backbone, split)
     images, features, end = chain.maps[0], chain.maps[at], chain.maps[chain.end]
     (logits,) = chain.graph.output_node().all_input_nodes
     return Parts(
-        feature_extractor=_part(backbone, chain, images, features, "FeatureExtractor"),
-        stage=_part(backbone, chain, features, end, "Stage") if at < chain.end else None,
-        tail=_part(backbone, chain, features, logits, "Tail"),
+        feature_extractor=_between(backbone, chain, images, features, "FeatureExtractor"),
+        stage=_between(backbone, chain, features, end, "Stage") if at < chain.end else None,
+        tail=_between(backbone, chain, features, logits, "Tail"),
         head=_head(backbone, chain),
         end=end.shape,
         split=features.name,
@@ -124,10 +85,10 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
 def _head(backbone: nn.Module, chain: Chain) -> fx.GraphModule:
     """From the last feature map to the logits."""
     (logits,) = chain.graph.output_node().all_input_nodes
-    return _part(backbone, chain, chain.maps[chain.end], logits, "Head")
+    return _between(backbone, chain, chain.maps[chain.end], logits, "Head")
 
 
-def _part(
+def _between(
     backbone: nn.Module, chain: Chain, start: FeatureMap, end: FeatureMap | fx.Node, name: str
 ) -> fx.GraphModule:
     """From one feature map to another, or to the logits; feature maps come and go as (B, C, H, W)."""
@@ -143,97 +104,37 @@ def _part(
         (returned,) = output.all_input_nodes
         with graph.inserting_before(output):
             output.args = (graph.call_method("permute", (returned, 0, 3, 1, 2)),)
-    return part_of(backbone, graph, name)
+    return _module_of(backbone, graph, name)
+
+
+def _module_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
+    """A module that runs the graph on the backbone's submodules, under their own names."""
+    try:
+        part = fx.GraphModule(backbone, graph, class_name=name)
+    except SyntaxError as error:
+        raise CutError(
+            f"{type(backbone).__name__} has a submodule whose name cannot stand in Python, such as a "
+            f"keyword: {error}"
+        ) from error
+    if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
+        setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
+    for module in part.modules():
+        if type(module) is nn.Module:  # stands in for a container whose forward is now in the graph
+            module.training = backbone.training
+    return part
 
 
 def _position(chain: Chain, backbone: nn.Module, split: str | None) -> int:
     """Index of the map to cut at."""
     names = [feature_map.name for feature_map in chain.maps]
     valid = "Valid splits:" + "".join(f"\n    {name}" for name in names[1:])
-    if split is None and (tokens := _on_tokens(chain)) is not None:
+    if split is None and (tokens := tokens_of(chain)) is not None:
         raise CutError(
-            f"{_about_tokens(backbone, tokens)}, or attend to a feature map before them, with split=. {valid}"
+            f"{about_tokens(backbone, tokens)}, or attend to a feature map before them, with split=. {valid}"
         )
     if split is not None and split not in names[1:]:
         raise CutError(f"{type(backbone).__name__} cannot be cut at split={split!r}. {valid}")
     return chain.split if split is None else names.index(split)
-
-
-def _checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -> Chain:
-    check_arguments(backbone)
-    try:
-        forward = forward_of(backbone, shape)
-        chain = chain_of(backbone, forward, split)
-    except CutError as error:
-        if (tokens := _tokens_received(backbone, shape)) is not None:
-            raise CutError(_about_tokens(backbone, tokens)) from error
-        raise
-    difference = first_difference(forward.operations, graph_operations(backbone, chain.graph, forward.other))
-    _check(chain, backbone, shape, difference)
-    return chain
-
-
-def _check(chain: Chain, backbone: nn.Module, shape: Shape, difference: str | None) -> None:
-    """Raises a CutError if the graph is not that of a classifier, or does not do what the forward does."""
-    name, images = type(backbone).__name__, ("B", *shape)
-    if len(chain.maps) == 1:
-        if (tokens := _on_tokens(chain)) is not None:
-            raise CutError(_about_tokens(backbone, tokens))
-        values = {node.name: node.meta.get("val") for node in chain.graph.nodes}
-        seen = [f"{key} {tuple(value.shape)}" for key, value in values.items() if isinstance(value, Tensor)]
-        raise CutError(
-            f"{name} has no feature map (B, C, H, W) of more than one pixel that every path from images "
-            f"{images} to the logits goes through. Seen: {', '.join(seen)}. Is it a convolutional network, "
-            "and input_size= large enough for it? Or does something else go past its feature maps?"
-        )
-    (logits,) = chain.graph.output_node().all_input_nodes
-    scores = tuple(logits.meta["val"].shape)
-    if len(scores) != 2 or scores[0] != BATCH:
-        raise CutError(
-            f"{name} returns {('B', *scores[1:])} for images {images}, expected logits (B, K): hand over a "
-            "classifier"
-        )
-    # Such as hooks and instance methods on the backbone, or a branch on the type of a tensor.
-    if difference is not None:
-        raise CutError(
-            f"{name}.forward does something that its trace has lost: {difference}. Move it into a submodule "
-            "of its own, or build the network by hand with ABN(feature_extractor, ...)"
-        )
-
-
-def _on_tokens(chain: Chain) -> tuple[int, int] | None:
-    """(N, C) of the tokens on which the network works almost from the beginning, if it does."""
-    last = chain.maps[chain.end]
-    if chain.layers - last.layers <= 0.75 * chain.layers:
-        return None
-    nodes = list(chain.graph.nodes)
-    values = (node.meta.get("val") for node in nodes[nodes.index(last.node) + 1 :])
-    shapes = [value.shape for value in values if isinstance(value, Tensor) and value.shape[:1] == (BATCH,)]
-    if chain.end > 0 and any(len(shape) == 4 and shape[2] * shape[3] > 1 for shape in shapes):
-        return None  # there are more feature maps, but something goes past them
-    tokens = [(shape[1], shape[2]) for shape in shapes if len(shape) == 3 and shape[1] > 1]
-    return max(tokens, key=math.prod, default=None)
-
-
-def _tokens_received(backbone: nn.Module, shape: Shape) -> tuple[int, int] | None:
-    """The same of a backbone that cannot be traced, judged by what its layers receive."""
-    layers = [name for name, layer in backbone.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
-    try:
-        received = input_shapes(backbone, layers, shape).values()
-    except Exception:  # nor can it be run
-        return None
-    tokens = [sizes for sizes in received if len(sizes) == 2]
-    return max(tokens, key=math.prod) if len(tokens) > 0.75 * len(received) else None
-
-
-def _about_tokens(backbone: nn.Module, tokens: tuple[int, int]) -> str:
-    return (
-        f"{type(backbone).__name__} is a network of tokens {('B', *tokens)}, but an attention branch needs "
-        "feature maps (B, C, H, W). Build the network by hand, with ABN(feature_extractor, ...), whose first "
-        "part ends by folding its tokens into a feature map (without a class token: "
-        "transpose(1, 2).unflatten(2, (H, W))) and whose tail begins by flattening it "
-        "(flatten(2).transpose(1, 2))"
-    )
 
 
 def keep_input(part: fx.GraphModule, features: Shape) -> None:

@@ -1,4 +1,4 @@
-"""Rehearsing a network: what it does with a batch, found out without touching it and mostly at no cost."""
+"""Rehearses a network: runs a copy of it without weights, which tells shapes at almost no cost."""
 
 import copy
 import gc
@@ -20,7 +20,8 @@ aten = torch.ops.aten
 Shape = tuple[int, int, int]
 """(C, H, W) of images or features."""
 
-BATCH, OTHER_BATCH = 5, 7  # hardly ever the size of another dimension
+BATCH, OTHER_BATCH = 5, 7
+"""Numbers of images in a rehearsal. They are hardly ever the size of another dimension."""
 
 T = TypeVar("T")
 
@@ -28,15 +29,24 @@ T = TypeVar("T")
 def rehearse(
     module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
 ) -> T:
-    """Calls ``run`` with a copy of the module in evaluation mode and a batch of this shape.
+    """Calls ``run`` with a copy of the module, in evaluation mode, and a batch of zeros.
 
-    On the meta device, where nothing is computed; for real only where that fails, because a forward looks
-    at values or makes tensors elsewhere. What then fails raises whatever the module raises.
+    First on the meta device, where tensors have shapes but no values and nothing is computed. If that fails,
+    because a forward looks at values or makes tensors on another device, then for real.
+
+    Args:
+        module: Any network. It is not changed.
+        shape: (C, H, W) of the batch.
+        run: ``(copy of the module, batch)`` to whatever is asked for.
+        batch_size: Number B of images in the batch.
+
+    Raises:
+        Exception: Whatever ``run`` raises when it runs for real.
     """
     try:
         return rehearse_on_meta(module, shape, run, batch_size)
     except Exception:  # the module may be the user's own code, and fail in any way
-        batch = torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device=device_of(module))
+        batch = torch.zeros((batch_size, *shape), dtype=_first_tensor(module).dtype, device=device_of(module))
         with PROCESS_LOCK, torch.no_grad():  # `run` may use dispatch modes
             return run(_evaluating(copy.deepcopy(module)), batch)
 
@@ -44,22 +54,16 @@ def rehearse(
 def rehearse_on_meta(
     module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
 ) -> T:
-    """The same, at no cost or not at all."""
+    """Calls ``run`` as :func:`rehearse` does, but on the meta device alone. Raises what fails there."""
     with _collector_paused():
         rehearsed = _evaluating(_without_weights(module))
-        with meta_batch(module, shape, batch_size) as batch:
+        batch = torch.zeros((batch_size, *shape), dtype=_first_tensor(module).dtype, device="meta")
+        with PROCESS_LOCK, torch.no_grad(), _QuickShapes():
             return run(rehearsed, batch)
 
 
-@contextmanager
-def meta_batch(module: nn.Module, shape: Shape, batch_size: int = BATCH) -> Iterator[Tensor]:
-    """A batch on the meta device, of the module's dtype, and a quick answer to what is done with it."""
-    with PROCESS_LOCK, torch.no_grad(), _QuickShapes():
-        yield torch.zeros((batch_size, *shape), dtype=_reference(module).dtype, device="meta")
-
-
 def dry_run(module: nn.Module, shape: Shape) -> Any:
-    """What the module returns in evaluation for a batch of this shape. Only its shapes and dtypes count."""
+    """Returns what the module returns for a batch of this shape: shapes and dtypes, without values."""
     return rehearse(module, shape, lambda rehearsed, batch: rehearsed(batch))
 
 
@@ -107,7 +111,7 @@ def _sizes(value: Any) -> tuple[int, ...] | None:
 
 @contextmanager
 def training_mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Sets the mode of every submodule, and gives each back its own: a batch norm may be frozen."""
+    """Sets the mode of every submodule, and restores each one afterwards: a batch norm may be frozen."""
     modes = {submodule: submodule.training for submodule in module.modules()}
     try:
         for submodule in modes:
@@ -120,10 +124,9 @@ def training_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 # PyTorch leaves its base class untyped, hence the two ignores.
 class _QuickShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers what shape an operation returns, and answers at once when it is asked again.
+    """Remembers the shape that an operation returns for given arguments, and does not compute it twice.
 
-    To find it, PyTorch runs a dozen other operations in Python, and the blocks of a network ask for the same
-    again and again.
+    PyTorch runs a dozen operations in Python to find one shape, and the blocks of a network repeat.
     """
 
     def __init__(self) -> None:
@@ -169,7 +172,7 @@ def _empty(layout: _Layout) -> Tensor:
 
 
 def _described(value: Any) -> Any:
-    """What of an argument decides the shape of the result; hashable."""
+    """A key for an argument: two arguments with equal keys lead to results of equal shape."""
     if isinstance(value, Tensor):
         return _layout(value), value.device
     if isinstance(value, (tuple, list)):
@@ -179,8 +182,8 @@ def _described(value: Any) -> Any:
     return type(value), value  # 1 and 1.0 are equal, but what they are added to may not be
 
 
-def without_values(tensor: Tensor) -> Tensor:
-    """Its twin on the meta device."""
+def _without_values(tensor: Tensor) -> Tensor:
+    """A tensor on the meta device with the shape, dtype and layout of this one."""
     twin = torch.empty_like(tensor, device="meta", requires_grad=False)
     return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
@@ -191,7 +194,7 @@ def _without_weights(module: nn.Module) -> nn.Module:
     attributes = [value for submodule in module.modules() for value in vars(submodule).values()]
     for value in chain(attributes, module.buffers(), module.parameters()):
         if isinstance(value, Tensor):
-            memo[id(value)] = without_values(value)
+            memo[id(value)] = _without_values(value)
         elif type(value) in (dict, OrderedDict, set) and not value:
             memo[id(value)] = type(value)()  # a dozen in each module, which take deepcopy most of its time
     return copy.deepcopy(module, memo)
@@ -199,9 +202,9 @@ def _without_weights(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pauses the garbage collector, for code that makes very many small objects in a short time.
+    """Pauses the garbage collector, which takes a third of the time of a wrap.
 
-    It would go through all objects of the process again and again: a third of the time that a wrap takes.
+    A wrap makes very many small objects, and the collector goes through all objects of the process each time.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -218,12 +221,12 @@ def _evaluating(module: nn.Module) -> nn.Module:
     return module
 
 
-def _reference(module: nn.Module) -> Tensor:
-    """The first floating-point weight or buffer: its device and dtype are taken for those of the input."""
+def _first_tensor(module: nn.Module) -> Tensor:
+    """The first floating-point weight or buffer: images get its device and dtype."""
     tensors = chain(module.parameters(), module.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 def device_of(module: nn.Module) -> torch.device:
     """The device of the module's weights."""
-    return _reference(module).device
+    return _first_tensor(module).device

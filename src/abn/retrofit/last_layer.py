@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from abn.retrofit.dry_run import BATCH, Shape, rehearse
+from abn.retrofit.errors import cannot_run, not_logits
 from abn.retrofit.operations import ACTIVATING, POOLING, RESHAPING, SCALING, name_of
-from abn.retrofit.shallow_tracer import cannot_run, not_logits
 
 
 def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> None:

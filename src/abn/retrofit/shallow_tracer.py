@@ -1,6 +1,5 @@
 """A shallow tracer: each submodule is one node of the graph, and keeps running its own Python."""
 
-import inspect
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -14,10 +13,8 @@ from torch.fx import _symbolic_trace
 
 from abn.lock import PROCESS_LOCK
 from abn.retrofit.dry_run import Shape, rehearse, training_mode
-
-
-class CutError(ValueError):
-    """The backbone cannot be cut; the message says what was seen and what to do."""
+from abn.retrofit.errors import CutError, cannot_run
+from abn.retrofit.graphs import Interpreter, subgraph
 
 
 def trace_forward(
@@ -60,62 +57,6 @@ def trace_forward(
             "    branch = AttentionBranch(in_channels, num_classes, stage)\n"
             "    model = ABN(feature_extractor, branch, PerceptionBranch(tail))"
         ) from error
-
-
-def cannot_run(backbone: nn.Module, shape: Shape, error: Exception) -> CutError:
-    """The error for images that the backbone does not take."""
-    reason, *_ = (str(error) or type(error).__name__).splitlines()
-    return CutError(
-        f"{type(backbone).__name__} does not run on images {('B', *shape)}: {reason}\n"
-        "Give input_size=, one number of pixels or (C, H, W), as it expects"
-    )
-
-
-def not_logits(backbone: nn.Module, output: object) -> CutError:
-    """The error for a backbone that returns something else than one tensor."""
-    return CutError(
-        f"{type(backbone).__name__}.forward returns a {type(output).__name__}, expected one tensor of "
-        "logits: hand over a module around it, whose forward picks them out, such as\n"
-        "    return self.network(images)['logits']"
-    )
-
-
-class Interpreter(fx.Interpreter):
-    """Runs a graph, without compiling a module of it: PyTorch would keep its source for good."""
-
-    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
-        args, kwargs = super().fetch_args_kwargs_from_env(n)  # with fx's own lists, which nobody may change
-        return tuple(list(arg) if isinstance(arg, list) else arg for arg in args), kwargs
-
-
-def subgraph(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
-    """The part of the graph that computes ``end`` from ``start``."""
-    needed = {start, end}
-    for node in reversed(graph.nodes):
-        if node in needed and node is not start:
-            needed.update(node.all_input_nodes)
-    part = fx.Graph()
-    copies = {start: part.placeholder(start.name)}
-    copies[start].meta = dict(start.meta)
-    for node in graph.nodes:
-        if node in needed and node is not start:
-            copies[node] = part.node_copy(node, lambda old: copies[old])
-    part.output(copies[end])
-    return part
-
-
-def check_arguments(backbone: nn.Module) -> None:
-    """Raises a CutError if the forward takes more than images."""
-    parameters = inspect.signature(backbone.forward).parameters.values()
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
-    if len(required) > 1:
-        raise CutError(
-            f"{type(backbone).__name__}.forward takes {', '.join(required)}, expected images alone: hand "
-            "over a module around it, whose forward makes the rest, such as\n"
-            "    return self.network(images[:, :3], images[:, 3:])\n"
-            "or write the forward of the network yourself, from three modules (see ABN)"
-        )
 
 
 def _length(backbone: nn.Module, graph: fx.Graph, node: fx.Node, shape: Shape) -> int | None:

@@ -1,4 +1,4 @@
-"""A backbone as a chain of feature maps, and where that chain is best cut."""
+"""Where a backbone can be cut, and where its last stage begins: the default split."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -6,9 +6,47 @@ from itertools import pairwise
 from torch import Tensor, fx, nn
 
 from abn.retrofit.dry_run import Shape
-from abn.retrofit.shallow_tracer import CutError
+from abn.retrofit.errors import CutError
 from abn.retrofit.tracing import leads_with_batch, trace
-from abn.retrofit.verify import Forward
+
+
+@dataclass(frozen=True)
+class Split:
+    """A place where a backbone can be cut."""
+
+    name: str
+    """The submodule after which it is cut; or a function in the forward, such as ``relu()``."""
+    channels: int
+    height: int
+    width: int
+    stride: int
+    """Pixels of the image per pixel of the features, along the height."""
+    default: bool
+    """Whether :func:`abn.wrap_backbone` cuts here unless told otherwise."""
+
+
+class Splits(tuple[Split, ...]):
+    """The places where a backbone can be cut, from the images to the logits. Prints as a table."""
+
+    image_size: tuple[int, int]
+    """Height and width of the images for which the sizes of the features are given."""
+    classifier: str
+    """What the backbone's classifier is made of, if an attention branch can start from it; else empty."""
+
+    def __str__(self) -> str:
+        column = max(len("split"), *(len(split.name) for split in self))
+        lines = [f"{'split':<{column}}  channels  stride  height × width"]
+        for split in self:
+            line = f"{split.name:<{column}}  {split.channels:>8}  {split.stride:>6}"
+            line += f"  {split.height:>6} × {split.width}"
+            lines.append(line + "  ← default" if split.default else line)
+        start = f"the classifier: {self.classifier}" if self.classifier else "new heads, which need training"
+        height, width = self.image_size
+        where = f"for images of {height} × {width}"
+        lines.append(f"{where}; maps are as fine, or coarser where a stage keeps its stride")
+        return "\n".join([*lines, f"attention branch starts from {start}"])
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -47,8 +85,14 @@ class Chain:
     """Index of the map at which the last stage ends. What follows is pooling."""
 
 
-def chain_of(backbone: nn.Module, forward: Forward, split: str | None = None) -> Chain:
+def chain_of(backbone: nn.Module, shape: Shape, other: Shape, split: str | None = None) -> Chain:
     """Traces the backbone, opening containers until none hides the last stage or the split asked for.
+
+    Args:
+        backbone: Any network.
+        shape: (C, H, W) of its images.
+        other: Another shape of images that it takes, twice as high; or ``shape`` again if it takes no other.
+        split: Name of a submodule after which it is to be cut.
 
     Raises:
         CutError: If it cannot be traced.
@@ -58,12 +102,12 @@ def chain_of(backbone: nn.Module, forward: Forward, split: str | None = None) ->
     wanted = [name for name in parents if name in names]
     tried: list[str] = []
     opened: set[str] = set()
-    resized = forward.other != forward.shape
-    chain = _chain(backbone, trace(backbone, opened, forward), resized)
+    resized = other != shape
+    chain = _chain(backbone, trace(backbone, opened, shape, other), resized)
     while candidates := [name for name in (*_hiding(chain, backbone), *wanted) if name not in tried]:
         tried.append(candidates[0])
         try:
-            chain = _chain(backbone, trace(backbone, {*opened, candidates[0]}, forward), resized)
+            chain = _chain(backbone, trace(backbone, {*opened, candidates[0]}, shape, other), resized)
             opened.add(candidates[0])
         except CutError:
             pass  # a container that cannot be traced stays whole
@@ -104,10 +148,11 @@ def _chain(backbone: nn.Module, graph: fx.Graph, resized: bool) -> Chain:
 
 
 def _split(maps: list[FeatureMap], layers: int, drop: int, end: int) -> int:
-    """Where the last stage begins: where the resolution drops for the last time.
+    """Index of the map at which the last stage begins: where the resolution drops for the last time.
 
-    If that leaves all but a quarter of the layers to the last stage, because the blocks keep the resolution
-    or each reads what came before the one before: where the last quarter of the layers begins.
+    In some networks that would leave more than three quarters of the layers to the last stage: all blocks
+    have one resolution, or each block reads the outputs of the two before it, so that no map lies between
+    them. There the last stage is the last quarter of the layers.
     """
     if drop > 0 and maps[end].layers - maps[drop].layers <= 0.75 * layers:
         return drop

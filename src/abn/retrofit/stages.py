@@ -1,14 +1,14 @@
-"""The kinds of stages: what an attention branch runs before it scores the classes."""
+"""The kinds of stages: the layers of an attention branch before its heads."""
 
 import copy
 from collections.abc import Callable
 
 from torch import Tensor, fx, nn
+from torchvision.ops import Conv2dNormActivation
 
 from abn.retrofit.cut import Parts, keep_input
 from abn.retrofit.dense import dense_copy
 from abn.retrofit.dry_run import Shape, device_of, dry_run, overwrites_input
-from abn.retrofit.light import light_stage
 from abn.retrofit.stride_one import stride_one_copy
 
 
@@ -30,8 +30,14 @@ def _copied(parts: Parts, densely: Callable[[fx.GraphModule, Shape], nn.Module |
 
 
 def _light(parts: Parts) -> nn.Module:
-    stage = light_stage(parts.features[0]).to(device_of(parts.tail), parts.dtype)
-    return stage.train(parts.tail.training)
+    """A 1×1 convolution to an eighth of the channels, but 32 at least; batch norm, ReLU.
+
+    docs/performance.md has its cost, and docs/stages.md what its maps are worth beside those of a copy, of no
+    stage, and of stages with a 3×3 convolution.
+    """
+    channels, *_ = parts.features
+    stage: nn.Module = Conv2dNormActivation(channels, max(channels // 8, 32), kernel_size=1)
+    return stage.to(device_of(parts.tail), parts.dtype).train(parts.tail.training)
 
 
 STAGES: dict[str, Callable[[Parts], nn.Module | None]] = {

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map_only
 
-from abn.retrofit.dry_run import BATCH, OTHER_BATCH, Shape, meta_batch, rehearse, without_values
-from abn.retrofit.shallow_tracer import CutError, Interpreter, cannot_run, not_logits, subgraph, trace_forward
-from abn.retrofit.verify import Call, Forward, shapes_in
+from abn.retrofit.dry_run import BATCH, OTHER_BATCH, Shape, rehearse
+from abn.retrofit.errors import CutError, cannot_run, not_logits
+from abn.retrofit.graphs import Interpreter, subgraph
+from abn.retrofit.shallow_tracer import trace_forward
 
 TRAINING_FLAG = "abn_training_flag"
 
@@ -21,7 +21,7 @@ class TrainingFlag(nn.Module):
         return self.training
 
 
-def trace(backbone: nn.Module, opened: set[str], forward: Forward) -> fx.Graph:
+def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> fx.Graph:
     """Traces the backbone's forward.
 
     Every submodule is one node, which keeps running its own Python, but for those named in ``opened``.
@@ -31,11 +31,12 @@ def trace(backbone: nn.Module, opened: set[str], forward: Forward) -> fx.Graph:
     Args:
         backbone: Any network.
         opened: Names of the submodules that are traced into.
-        forward: What :func:`forward_of` has seen of it.
+        shape: (C, H, W) of the images.
+        other: Of other images.
 
     Returns:
         The graph. Each node holds what it returned when rehearsed: ``meta["val"]`` for a batch of images,
-        ``meta["other"]`` for another number of them, and of the other shape.
+        ``meta["other"]`` for another number of images, of the other shape.
 
     Raises:
         CutError: If the forward cannot be traced or run, does not return one tensor, or takes another
@@ -43,45 +44,22 @@ def trace(backbone: nn.Module, opened: set[str], forward: Forward) -> fx.Graph:
     """
     lengths: dict[str, int | None] = {}
     graph, training_graph = (
-        _to_logits(trace_forward(backbone, opened, forward.shape, lengths, training), backbone, training)
+        _to_logits(trace_forward(backbone, opened, shape, lengths, training), backbone, training)
         for training in (False, True)
     )
     _follow_training_mode(graph, training_graph, backbone)
-    _note_values(graph, backbone, "val", forward.shape, BATCH, forward.calls["val"])
-    _note_values(graph, backbone, "other", forward.other, OTHER_BATCH, forward.calls["other"])
+    _note_values(graph, backbone, "val", shape, BATCH)
+    _note_values(graph, backbone, "other", other, OTHER_BATCH)
     _read_batch_size_nearby(graph)
     return graph
 
 
-def _note_values(
-    graph: fx.Graph, backbone: nn.Module, key: str, shape: Shape, batch_size: int, calls: dict[str, Call]
-) -> None:
-    """Notes what each node returns."""
+def _note_values(graph: fx.Graph, backbone: nn.Module, key: str, shape: Shape, batch_size: int) -> None:
+    """Notes what each node returns for images of this shape (C, H, W)."""
     try:
-        with meta_batch(backbone, shape, batch_size) as batch:
-            _Replayer(backbone, graph, key, calls).run(batch)
-    except Exception:  # a submodule is called several times, or not on the meta device, or the trace is wrong
-        try:
-            rehearse(backbone, shape, lambda copy, batch: _Recorder(copy, graph, key).run(batch), batch_size)
-        except Exception as error:  # the forward is the user's own code, and may fail in any way
-            raise cannot_run(backbone, shape, error) from error
-
-
-def part_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
-    """A module that runs the graph on the backbone's submodules, under their own names."""
-    try:
-        part = fx.GraphModule(backbone, graph, class_name=name)
-    except SyntaxError as error:
-        raise CutError(
-            f"{type(backbone).__name__} has a submodule whose name cannot stand in Python, such as a "
-            f"keyword: {error}"
-        ) from error
-    if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
-        setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
-    for module in part.modules():
-        if type(module) is nn.Module:  # stands in for a container whose forward is now in the graph
-            module.training = backbone.training
-    return part
+        rehearse(backbone, shape, lambda copy, batch: _Recorder(copy, graph, key).run(batch), batch_size)
+    except Exception as error:  # the forward is the user's own code, and may fail in any way
+        raise cannot_run(backbone, shape, error) from error
 
 
 class _Recorder(Interpreter):
@@ -94,28 +72,6 @@ class _Recorder(Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         n.meta[self.key] = super().run_node(n)
         return n.meta[self.key]
-
-
-class _Replayer(_Recorder):
-    """The same, without running any submodule: each returns what it returned in the forward."""
-
-    def __init__(self, module: nn.Module, graph: fx.Graph, key: str, calls: dict[str, Call]) -> None:
-        super().__init__(module, graph, key)
-        self.calls = calls
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if target == TRAINING_FLAG:
-            return False
-        received, returned = self.calls[target]
-        if shapes_in((args, kwargs)) != received:
-            raise ValueError(f"{target} received something else in the forward")
-        return tree_map_only(Tensor, Tensor.detach, returned)
-
-    def fetch_attr(self, target: str) -> Any:
-        value = super().fetch_attr(target)
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{target} is no tensor, and may do anything")
-        return without_values(value)
 
 
 def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph:

@@ -1,79 +1,78 @@
-"""What a backbone's own forward does, seen from outside: what a trace of it can build on, and must equal."""
+"""Checks that the graph of a backbone is that of a classifier, and does what the backbone's forward does."""
 
-from collections import defaultdict
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch import Tensor, nn
 
-from abn.retrofit.dry_run import OTHER_BATCH, Shape, rehearse, rehearse_on_meta
-from abn.retrofit.operations import OperationLog
-from abn.retrofit.shallow_tracer import Interpreter, cannot_run, not_logits
-
-
-class Call(NamedTuple):
-    """A call of a submodule."""
-
-    received: list[torch.Size]
-    returned: Any
+from abn.retrofit.dry_run import BATCH, OTHER_BATCH, Shape, rehearse, rehearse_on_meta
+from abn.retrofit.errors import CutError, cannot_run, not_logits
+from abn.retrofit.graphs import Interpreter
+from abn.retrofit.operations import OperationLog, first_difference
+from abn.retrofit.splits import Chain, chain_of
+from abn.retrofit.tokens import about_tokens, tokens_of, tokens_received
 
 
-def shapes_in(values: Any) -> list[torch.Size]:
-    """Those of the tensors among a call's arguments."""
-    return [value.shape for value in tree_leaves(values) if isinstance(value, Tensor)]
+def checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -> Chain:
+    """Traces the backbone and checks the graph against the backbone's own forward.
 
+    Both are run on images, and have to do the same tensor operations in the same order.
 
-@dataclass(frozen=True)
-class Forward:
-    """What the forward of a backbone does, seen from outside."""
-
-    shape: Shape
-    """(C, H, W) of the images."""
-    other: Shape
-    """Twice the height, or the same if the backbone takes no other."""
-    operations: list[str]
-    """Those that lead to the logits, for another number of images, and of the other shape."""
-    calls: dict[str, dict[str, Call]]
-    """What submodules received and returned, by name: for images of this shape (``"val"``) and for those of
-    the other (``"other"``). Only where all that is known of a submodule is one call; none if the backbone
-    runs for real alone."""
-
-
-def forward_of(backbone: nn.Module, shape: Shape) -> Forward:
-    """Rehearses the backbone's forward.
+    Args:
+        backbone: Any network.
+        shape: (C, H, W) of its images.
+        split: Name of a submodule after which it is to be cut, so that containers around it are opened.
 
     Raises:
-        CutError: If it does not run on images of this shape, or does not return one tensor.
+        CutError: If the backbone cannot be run or traced, if its forward does something that the graph does
+            not, or if it is no classifier with a feature map.
     """
-    channels, height, width = shape
-    other = channels, 2 * height, width
+    _check_arguments(backbone)
     try:
-        log, logits, calls = rehearse_on_meta(backbone, other, _watched, OTHER_BATCH)
+        operations, other = _operations_of_forward(backbone, shape)
+        chain = chain_of(backbone, shape, other, split)
+    except CutError as error:
+        if (tokens := tokens_received(backbone, shape)) is not None:
+            raise CutError(about_tokens(backbone, tokens)) from error
+        raise
+    _check_classifier(chain, backbone, shape)
+
+    def run_graph(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
+        return _logged(copy, images, Interpreter(copy, graph=chain.graph).run)
+
+    traced = _leading_to_logits(backbone, *rehearse(backbone, other, run_graph, OTHER_BATCH))
+    if (difference := first_difference(operations, traced)) is not None:
+        # Such as hooks and instance methods on the backbone, or a branch on the type of a tensor.
+        raise CutError(
+            f"{type(backbone).__name__}.forward does something that its trace has lost: {difference}. Move "
+            "it into a submodule of its own, or build the network by hand with ABN(feature_extractor, ...)"
+        )
+    return chain
+
+
+def _operations_of_forward(backbone: nn.Module, shape: Shape) -> tuple[list[str], Shape]:
+    """The tensor operations of the backbone's forward that lead to the logits.
+
+    Returns:
+        The operations, and the shape (C, H, W) of the images that they are of: twice as high as asked for, so
+        that rows and columns can be told apart; or as asked for, if the backbone takes no other.
+    """
+
+    def run_forward(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
+        return _logged(copy, images, copy)
+
+    channels, height, width = shape
+    taller = channels, 2 * height, width
+    try:
+        logged = rehearse_on_meta(backbone, taller, run_forward, OTHER_BATCH)
     except Exception:  # too large for it; or it cannot run on the meta device, and for real would take long
-        other = shape
         try:
-            log, logits, calls = rehearse(backbone, shape, _watched, OTHER_BATCH)
+            logged = rehearse(backbone, shape, run_forward, OTHER_BATCH)
         except Exception as error:  # the forward is the user's own code, and may fail in any way
             raise cannot_run(backbone, shape, error) from error
-    operations = _leading_to_logits(backbone, log, logits)
-    try:
-        calls_of_shape = rehearse_on_meta(backbone, shape, _calls) if calls else {}
-    except Exception:  # too small for it
-        calls_of_shape = {}
-    return Forward(shape, other, operations, {"val": calls_of_shape, "other": calls})
-
-
-def graph_operations(backbone: nn.Module, graph: fx.Graph, other: Shape) -> list[str]:
-    """What a graph of the backbone does with the images that :attr:`Forward.operations` are for."""
-
-    def run(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
-        return _logged(copy, images, Interpreter(copy, graph=graph).run)
-
-    return _leading_to_logits(backbone, *rehearse(backbone, other, run, OTHER_BATCH))
+        return _leading_to_logits(backbone, *logged), shape
+    return _leading_to_logits(backbone, *logged), taller
 
 
 def _logged(
@@ -84,47 +83,43 @@ def _logged(
         return log, forward(images)
 
 
-def _watched(backbone: nn.Module, images: Tensor) -> tuple[OperationLog, Any, dict[str, Call]]:
-    # For real, what is recorded would hold memory, and hooks turn off the fast path of PyTorch's attention.
-    calls = _record_calls(backbone) if images.is_meta else {}
-    return *_logged(backbone, images, backbone), _known(calls)
-
-
-def _calls(backbone: nn.Module, images: Tensor) -> dict[str, Call]:
-    calls = _record_calls(backbone)
-    backbone(images)
-    return _known(calls)
-
-
-def _known(calls: dict[str, list[Call]]) -> dict[str, Call]:
-    """The calls that can stand for the submodule: one alone, of values that a graph has no way to change."""
-    plain = (Tensor, torch.Size, int, float, str, NoneType)
-    return {
-        name: call
-        for name, (call, *more) in calls.items()
-        if not more and all(isinstance(leaf, plain) for leaf in tree_leaves(call.returned))
-    }
-
-
 def _leading_to_logits(backbone: nn.Module, log: OperationLog, logits: Any) -> list[str]:
     if not isinstance(logits, Tensor):
         raise not_logits(backbone, logits)
     return log.leading_to(logits)
 
 
-def _record_calls(module: nn.Module) -> dict[str, list[Call]]:
-    """The calls of all submodules: none yet, they come when the module runs. Its hooks stay: give a copy."""
-    calls: dict[str, list[Call]] = defaultdict(list)
+def _check_arguments(backbone: nn.Module) -> None:
+    """Raises a CutError if the forward takes more than images."""
+    parameters = inspect.signature(backbone.forward).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
+    if len(required) > 1:
+        raise CutError(
+            f"{type(backbone).__name__}.forward takes {', '.join(required)}, expected images alone: hand "
+            "over a module around it, whose forward makes the rest, such as\n"
+            "    return self.network(images[:, :3], images[:, 3:])\n"
+            "or write the forward of the network yourself, from three modules (see ABN)"
+        )
 
-    def record(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            # Detached, so that it keeps its shape if that of the output is changed in place.
-            returned = tree_map_only(Tensor, Tensor.detach, output)
-            calls[name].append(Call(shapes_in((args, kwargs)), returned))
 
-        return hook
-
-    for name, submodule in module.named_modules():
-        if not isinstance(submodule, torch.jit.ScriptModule):  # which takes no hooks
-            submodule.register_forward_hook(record(name), with_kwargs=True)
-    return calls
+def _check_classifier(chain: Chain, backbone: nn.Module, shape: Shape) -> None:
+    """Raises a CutError if the graph has no feature map, or ends in something else than logits (B, K)."""
+    name, images = type(backbone).__name__, ("B", *shape)
+    if len(chain.maps) == 1:
+        if (tokens := tokens_of(chain)) is not None:
+            raise CutError(about_tokens(backbone, tokens))
+        values = {node.name: node.meta.get("val") for node in chain.graph.nodes}
+        seen = [f"{key} {tuple(value.shape)}" for key, value in values.items() if isinstance(value, Tensor)]
+        raise CutError(
+            f"{name} has no feature map (B, C, H, W) of more than one pixel that every path from images "
+            f"{images} to the logits goes through. Seen: {', '.join(seen)}. Is it a convolutional network, "
+            "and input_size= large enough for it? Or does something else go past its feature maps?"
+        )
+    (logits,) = chain.graph.output_node().all_input_nodes
+    scores = tuple(logits.meta["val"].shape)
+    if len(scores) != 2 or scores[0] != BATCH:
+        raise CutError(
+            f"{name} returns {('B', *scores[1:])} for images {images}, expected logits (B, K): hand over a "
+            "classifier"
+        )

@@ -20,9 +20,10 @@ from abn.retrofit.backbones import (
     input_shape,
 )
 from abn.retrofit.branches import classifier_for, new_branch
-from abn.retrofit.cut import Splits, cut, splits_of
+from abn.retrofit.cut import cut, splits_of
 from abn.retrofit.dry_run import device_of
 from abn.retrofit.last_layer import Ending, ending_of, replace_classifier
+from abn.retrofit.splits import Splits
 from abn.retrofit.stages import check_stage, make_stage
 
 

@@ -1,0 +1,44 @@
+"""Recognises networks that work on tokens, such as vision transformers, which cannot be retrofitted."""
+
+import math
+
+from torch import Tensor, nn
+
+from abn.retrofit.dry_run import BATCH, Shape, input_shapes
+from abn.retrofit.splits import Chain
+
+
+def tokens_of(chain: Chain) -> tuple[int, int] | None:
+    """(N, C) of the tokens on which the network works almost from the beginning, if it does."""
+    last = chain.maps[chain.end]
+    if chain.layers - last.layers <= 0.75 * chain.layers:
+        return None
+    nodes = list(chain.graph.nodes)
+    values = (node.meta.get("val") for node in nodes[nodes.index(last.node) + 1 :])
+    shapes = [value.shape for value in values if isinstance(value, Tensor) and value.shape[:1] == (BATCH,)]
+    if chain.end > 0 and any(len(shape) == 4 and shape[2] * shape[3] > 1 for shape in shapes):
+        return None  # there are more feature maps, but something goes past them
+    tokens = [(shape[1], shape[2]) for shape in shapes if len(shape) == 3 and shape[1] > 1]
+    return max(tokens, key=math.prod, default=None)
+
+
+def tokens_received(backbone: nn.Module, shape: Shape) -> tuple[int, int] | None:
+    """(N, C) of the tokens of a backbone that cannot be traced, if most of its layers receive tokens."""
+    layers = [name for name, layer in backbone.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    try:
+        received = input_shapes(backbone, layers, shape).values()
+    except Exception:  # nor can it be run
+        return None
+    tokens = [sizes for sizes in received if len(sizes) == 2]
+    return max(tokens, key=math.prod) if len(tokens) > 0.75 * len(received) else None
+
+
+def about_tokens(backbone: nn.Module, tokens: tuple[int, int]) -> str:
+    """What to do with a backbone of tokens (N, C), for an error."""
+    return (
+        f"{type(backbone).__name__} is a network of tokens {('B', *tokens)}, but an attention branch needs "
+        "feature maps (B, C, H, W). Build the network by hand, with ABN(feature_extractor, ...), whose first "
+        "part ends by folding its tokens into a feature map (without a class token: "
+        "transpose(1, 2).unflatten(2, (H, W))) and whose tail begins by flattening it "
+        "(flatten(2).transpose(1, 2))"
+    )
