@@ -57,7 +57,7 @@ def test_more_than_the_weights_can_be_of_is_refused_before_it_is_built(
     config = json.loads((saved / kind / "config.json").read_text()) | changes
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").symlink_to(saved / kind / "model.safetensors")
-    monkeypatch.setattr("abn.hub.configuration.built", None)
+    monkeypatch.setattr("abn.hub.configuration.build_network", None)
     with pytest.raises(hub.CheckpointError, match=MORE):
         hub.load(tmp_path)
 

@@ -53,7 +53,7 @@ def test_every_image_gets_a_picture(tmp_path, monkeypatch, capsys, images, model
     }  # fmt: skip
     assert "images skipped: 0" in capsys.readouterr().out
     with Image.open(tmp_path / "out" / "a.png.png") as picture:
-        assert picture.size == (2 * 384 + 8, 384 + 8 + 3 * 22)  # image, overlay, and a line per class
+        assert picture.size == (2 * 384 + 8, 384 + 3 * 24)  # image, overlay, and a line per class
 
 
 def test_picture_holds_what_the_network_sees_and_its_map_over_it(tmp_path, images, model):
@@ -118,7 +118,7 @@ def test_unbounded_map_and_unknown_preprocessing(tmp_path, images, caplog):
     assert explain(network, images / "a.png", tmp_path) == {}
     assert "does not tell how its images are prepared" in caplog.text
     with Image.open(tmp_path / "a.png.png") as picture:
-        assert picture.height == 384 + 8 + 5 * 22
+        assert picture.height == 384 + 5 * 24
 
 
 @pytest.mark.parametrize(

@@ -513,7 +513,7 @@ def test_published_weights_are_those_of_forty_tasks(checkpoint, tmp_path, monkey
         arguments = {"map": "convolution"} if tasks is None else {"tasks": tasks, "map": "response"}
         torch.save(to_reference(abn_resnet101(**arguments).state_dict()), tmp_path / "other.pt")
         with pytest.raises(hub.CheckpointError, match="expected those of abn_resnet101 with 40 tasks"):
-            hub.loading._check_published(entry, tmp_path / "other.pt")
+            hub.sources.check_published(entry, tmp_path / "other.pt")
 
 
 @pytest.mark.parametrize("arguments", [{}, {"map": "scaled_response", "num_classes": 2}])

@@ -157,7 +157,7 @@ def test_official_weights_bring_the_official_codes(tmp_path):
 
 def test_published_weights_bring_their_authors(tmp_path, monkeypatch):
     torch.save(abn.abn_resnet18(num_classes=200).state_dict(), tmp_path / "weights.pth")
-    monkeypatch.setattr(hub.loading, "cached", lambda *_, **__: tmp_path / "weights.pth")
+    monkeypatch.setattr(hub.sources, "cached", lambda *_, **__: tmp_path / "weights.pth")
     assert hub.load("abn_resnet18_cub").preprocessing == Preprocessing(
         resize=(224, 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )

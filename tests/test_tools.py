@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from abn import ABN, LogitsOnly, hub, metrics, wrap_backbone
-from abn.modules.map_checks import resized
+from abn.modules.inputs import resize_maps
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_quantus_agrees_where_it_measures_the_same(quantus):
     images = torch.rand(3, 1, 64, 64)
     images[..., 0, 0] = 0  # the least value of an image is what Quantus deletes with
     _, logits, maps = (value.detach() for value in model(images))
-    maps, labels = resized(maps, (64, 64)), logits.argmax(dim=1)
+    maps, labels = resize_maps(maps, (64, 64)), logits.argmax(dim=1)
     masks = metrics.box_masks(torch.tensor([[8, 16, 40, 48]] * 3), size=(64, 64))
     given = {
         "model": LogitsOnly(model),

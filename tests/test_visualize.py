@@ -205,25 +205,25 @@ def test_task_grid_shows_the_image_and_then_a_labelled_panel_per_task():
     maps = torch.stack([torch.full((8, 8), value) for value in (0.0, 0.5, 1.0)])
     labels = ["hat", "tie", "a label that is much longer than its panel"]
     picture = array(task_grid(image, maps, labels, columns=2, panel_size=40, opacity=1, colormap="gray"))
-    assert picture.shape == (2 * 64 + 9, 2 * 40 + 9, 3)
-    panels = [picture[y + 24 : y + 64, x : x + 40] for y in (0, 73) for x in (0, 49)]
+    assert picture.shape == (2 * 62 + 8, 2 * 40 + 8, 3)
+    panels = [picture[y + 22 : y + 62, x : x + 40] for y in (0, 70) for x in (0, 48)]
     assert [round(panel.mean() / 255, 2) for panel in panels] == [0, 0, 0.5, 1]
-    labelled = [picture[y : y + 24, x : x + 40].min() < 128 for y in (0, 73) for x in (0, 49)]
+    labelled = [picture[y : y + 22, x : x + 40].min() < 128 for y in (0, 70) for x in (0, 48)]
     assert labelled == [False, True, True, True]
-    assert picture[:, 40:49].min() == 255  # the long label stays within its panel
+    assert picture[:, 40:48].min() == 255  # the long label stays within its panel
 
 
 def test_signed_maps_of_a_task_grid_share_their_scale():
     maps = torch.stack([torch.full((8, 8), 1.0), torch.full((8, 8), -4.0)])
     arguments = {"opacity": 1, "colormap": "gray", "panel_size": 40}
     picture = array(task_grid(torch.zeros(3, 8, 8), maps, ["hat", "tie"], sign="both", **arguments))
-    panels = [picture[24:, 49 * column : 49 * column + 40].mean() / 255 for column in (1, 2)]
+    panels = [picture[22:, 48 * column : 48 * column + 40].mean() / 255 for column in (1, 2)]
     assert panels == pytest.approx([0.625, 0], abs=0.01)
 
 
 def test_task_grid_takes_what_overlay_takes():
     picture = task_grid(torch.rand(3, 8, 8), torch.randn(2, 4, 4), ["hat", "tie"], panel_size=20, sign="both")
-    assert picture.size == (3 * 29 - 9, 44)
+    assert picture.size == (3 * 28 - 8, 42)
 
 
 @pytest.mark.parametrize(("maps", "labels"), [((2, 4, 4), ["hat"]), ((4, 4), ["hat"]), ((0, 4, 4), [])])

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from abn.modules.map_checks import check_kind, check_range, in_range, resized, with_channel
+from abn.modules.inputs import check_dtype, check_range, in_range, resize_maps, with_channel
 from abn.network import ABNOutput
 
 Criterion = Callable[[Tensor, Any], Tensor]
@@ -149,7 +149,7 @@ class AttentionMapLoss(nn.Module):
                 they are on the CPU, beyond 0 to 1.
         """
         target = with_channel(target, "target")
-        check_kind(target, "target")
+        check_dtype(target, "target")
         maps = with_channel(attention_map).float()
         if given is not None and (not isinstance(given, Tensor) or given.dtype != torch.bool):
             kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
@@ -159,7 +159,7 @@ class AttentionMapLoss(nn.Module):
                 f"got {len(maps)} maps, targets of shape {tuple(target.shape)} and given "
                 f"{None if given is None else tuple(given.shape)}, expected one of each per image"
             )
-        target = resized(target.float(), (maps.shape[-2], maps.shape[-1]))
+        target = resize_maps(target.float(), (maps.shape[-2], maps.shape[-1]))
         if given is None:
             given = torch.ones(len(maps), dtype=torch.bool, device=maps.device)
         chosen = given[:, None, None, None]

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import _register_namedtuple
 
-from abn.modules.image_checks import check_images, explain_failure
-from abn.modules.map_checks import check_range
+from abn.modules.inputs import check_images, check_range, explain_failure
 from abn.modules.maps import MAPS
 from abn.preprocessing import Preprocessing
 from abn.saving import push, save

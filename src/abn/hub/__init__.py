@@ -3,18 +3,21 @@
 - :mod:`abn.hub.loading`: the public functions :func:`load` and :func:`available`.
 - :mod:`abn.hub.conversion`: the public function :func:`convert`.
 - :mod:`abn.hub.published`: the table of published weights.
+- :mod:`abn.hub.sources`: finds the file behind a name, a path or an address.
 - :mod:`abn.hub.download`: fetches a file into the cache and checks its digest.
-- :mod:`abn.hub.configuration`: how to build the network that a file holds, and its weights.
+- :mod:`abn.hub.configuration`: reads from a file how the network is built, and its weights.
+- :mod:`abn.hub.building`: builds the network, and compares its weights with those of the file.
 - :mod:`abn.hub.bounds`: limits on what a configuration may ask for.
 - :mod:`abn.hub.official`, :mod:`abn.hub.layouts`: the names of weights in the official code.
 
 What is checked of a file: its digest (``download``), that it holds tensors and nothing else
 (:mod:`abn.checkpoint`), the size of the network that it asks for (``bounds``), and the name and shape of
-every weight (``configuration``).
+every weight (``building``).
 """
 
 from abn.checkpoint import CheckpointError
+from abn.hub.conversion import convert
 from abn.hub.download import DownloadError
-from abn.hub.loading import available, convert, load
+from abn.hub.loading import available, load
 
 __all__ = ["CheckpointError", "DownloadError", "available", "convert", "load"]

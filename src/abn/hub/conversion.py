@@ -1,4 +1,4 @@
-"""Checkpoints that the trainers of the official code resume from."""
+"""Rewrites files of weights from the official code's format to this library's, and back."""
 
 import json
 import logging
@@ -7,19 +7,79 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from abn.hub.configuration import BESIDE
+from abn.hub.building import NOT_ARGUMENTS, build_network, check_fit
+from abn.hub.configuration import read_network
 from abn.hub.official import architecture, to_reference
+from abn.hub.sources import locate, published_entry
+from abn.modules.maps import check_map
+from abn.modules.mechanisms import check_mechanism
 from abn.saving import replacing
 
 _logger = logging.getLogger("abn.hub")  # which is documented
 
 
-def official_checkpoint(
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    mechanism: str | None = None,
+    map: str | None = None,
+) -> None:
+    """Rewrites a file of weights: from the official code's to this library's, and back.
+
+    Also as ``python -m abn convert SOURCE DESTINATION``. A conversion there and back changes no weight.
+
+    Args:
+        source: As for :func:`load`.
+        destination: ``.safetensors`` writes our names, and beside the weights how to build the network;
+            ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
+            epoch 0, in the format that PyTorch 0.4 read. Of several tasks, an ``args.json`` is written beside
+            it, if there is none, from which the official trainer takes its options when it resumes.
+        mechanism: As for :func:`load`; a ``.safetensors`` file tells it.
+        map: Likewise.
+
+    Raises:
+        CheckpointError, DownloadError, TypeError: As in :func:`load`.
+        FileNotFoundError: If there is no such source, or no directory for the destination.
+        ValueError: If there is no such mechanism, the destination's name ends otherwise, or the official code
+            has no such network, with its kind of map, the residual mechanism and a copied stage.
+    """
+    destination = Path(destination).expanduser()
+    if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt") or destination.is_dir():
+        raise ValueError(
+            f"destination is {destination}, expected a file in .safetensors, .pth.tar, .pth or .pt"
+        )
+    if not destination.parent.is_dir():
+        raise FileNotFoundError(f"there is no directory {destination.parent} for {destination.name}: make it")
+    if mechanism is not None:
+        check_mechanism(mechanism)
+    if map is not None:
+        check_map(map)
+    path = locate(source)
+    entry = published_entry(source)
+    if mechanism is None and entry is not None:
+        mechanism = entry.mechanism
+    config, weights = read_network(path, mechanism, map)
+    if destination.suffix == ".safetensors":
+        check_fit(weights, build_network(config, path), path)
+        metadata = {"format": "pt", "config": json.dumps(config)}
+        with replacing(destination) as file:
+            save_file({key: value.contiguous().clone() for key, value in weights.items()}, file, metadata)
+    else:
+        checkpoint = _official_checkpoint(config, weights, path)
+        with replacing(destination) as file:  # in the format that PyTorch 0.4 read
+            torch.save(checkpoint, file, _use_new_zipfile_serialization=False)
+        if config.get("tasks"):
+            _write_options(config, destination.with_name("args.json"))
+
+
+def _official_checkpoint(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
 ) -> dict[str, Any]:
-    """What the official trainer resumes from: DataParallel's names, and SGD before its first step."""
+    """What the official trainer resumes from: names as of DataParallel, and SGD before its first step."""
     try:
         official = to_reference(weights)
         model, arguments = architecture(official)
@@ -29,7 +89,7 @@ def official_checkpoint(
     if "tasks" not in arguments:
         same["response_channels"] = arguments["num_classes"]
     # The shapes have told of the compression; the next two change no output.
-    irrelevant = {"compression", "dropout", "input_size", *BESIDE}
+    irrelevant = {"compression", "dropout", "input_size", *NOT_ARGUMENTS}
     if "tasks" in arguments:
         irrelevant.add("mechanism")  # that code looks for it in another file
     given = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
@@ -65,7 +125,7 @@ def official_checkpoint(
     }
 
 
-def write_options(config: Mapping[str, Any], path: Path) -> None:
+def _write_options(config: Mapping[str, Any], path: Path) -> None:
     """Writes the options with which the official multi-task trainer resumes: the published ones.
 
     That trainer takes all of them from this file, whatever its command line says. One that is there already

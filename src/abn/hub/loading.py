@@ -1,26 +1,22 @@
-"""Loading networks: published ones by name, and all others from files, directories and addresses."""
+"""Loads networks: published ones by name, all others from files, directories and addresses."""
 
-import difflib
-import functools
-import hashlib
-import json
 import logging
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import torch
-from safetensors.torch import save_file
-
-from abn.checkpoint import CheckpointError
-from abn.hub.configuration import BESIDE, built, check_fit, checked_arguments, contents, rebuilt
-from abn.hub.conversion import official_checkpoint, write_options
-from abn.hub.download import DownloadError, cached
-from abn.hub.published import PUBLISHED, Published, Weights
-from abn.modules.attention import check_counts
+from abn.hub.building import (
+    NOT_ARGUMENTS,
+    build_for_other_counts,
+    build_network,
+    check_fit,
+    checked_arguments,
+)
+from abn.hub.configuration import read_network
+from abn.hub.published import PUBLISHED, Published
+from abn.hub.sources import locate, published_entry
+from abn.modules.inputs import check_counts
 from abn.modules.maps import check_map
 from abn.modules.mechanisms import check_mechanism
 from abn.network import ABN
-from abn.saving import CONFIG, WEIGHTS, replacing
 
 _logger = logging.getLogger("abn.hub")  # which is documented
 
@@ -50,9 +46,9 @@ def load(
 ) -> ABN:
     """Loads a network with its weights.
 
-    Which network it is, is read from its configuration, if this library wrote it, and off the names and
-    shapes of the weights otherwise. These do not tell what has no weights: the attention mechanism,
-    strides, pools and activations are then those of the published networks. Nothing is unpickled, and a
+    The configuration that this library saves beside the weights tells how to build the network. Without one,
+    the names and shapes of the weights tell it, but not the attention mechanism, strides, pools and
+    activations: these are then taken to be those of the published networks. Nothing is unpickled, and a
     file either fits in full or is refused.
 
     Args:
@@ -108,17 +104,22 @@ def load(
         check_mechanism(mechanism)
     if map is not None:
         check_map(map)
-    entry = _published(source)
-    path = _located(source, progress)
-    config, weights = contents(path, _mechanism(mechanism, entry), map)
-    if beside := sorted({"model", "backbone", *BESIDE}.intersection(arguments)):
-        raise TypeError(f"unexpected arguments {beside}: set them on the network that is loaded")
+    entry = published_entry(source)
+    path = locate(source, progress)
+    if mechanism is None and entry is not None:
+        mechanism = entry.mechanism
+    config, weights = read_network(path, mechanism, map)
+    if others := sorted({"model", "backbone", *NOT_ARGUMENTS}.intersection(arguments)):
+        raise TypeError(f"unexpected arguments {others}: set them on the network that is loaded")
     config |= checked_arguments(arguments, "hub.load")
     if tasks is not None and config.get("tasks") is None:
         raise ValueError(f"tasks is {tasks}, but {source} is a network of one task: leave it out")
     asked = {"num_classes": num_classes, "tasks": tasks}
     counts = {name: count for name, count in asked.items() if count is not None}
-    model, anew = rebuilt(config, weights, counts, path) if counts else (built(config, path), [])
+    if counts:
+        model, anew = build_for_other_counts(config, weights, counts, path)
+    else:
+        model, anew = build_network(config, path), []
     weights |= {key: model.state_dict()[key] for key in anew}
     check_fit(weights, model, path)
     model.load_state_dict(weights)
@@ -128,114 +129,3 @@ def load(
         wanted = ", ".join(f"{name}={count}" for name, count in counts.items())
         _logger.warning("%s: started anew for %s: %s", path, wanted, ", ".join(anew))
     return model.eval()
-
-
-def convert(
-    source: str | Path,
-    destination: str | Path,
-    *,
-    mechanism: str | None = None,
-    map: str | None = None,
-) -> None:
-    """Rewrites a file of weights: from the official code's to this library's, and back.
-
-    Also as ``python -m abn convert SOURCE DESTINATION``. A conversion there and back changes no weight.
-
-    Args:
-        source: As for :func:`load`.
-        destination: ``.safetensors`` writes our names, and beside the weights how to build the network;
-            ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
-            epoch 0, in the format that PyTorch 0.4 read. Of several tasks, an ``args.json`` is written beside
-            it, if there is none, from which the official trainer takes its options when it resumes.
-        mechanism: As for :func:`load`; a ``.safetensors`` file tells it.
-        map: Likewise.
-
-    Raises:
-        CheckpointError, DownloadError, TypeError: As in :func:`load`.
-        FileNotFoundError: If there is no such source, or no directory for the destination.
-        ValueError: If there is no such mechanism, the destination's name ends otherwise, or the official code
-            has no such network, with its kind of map, the residual mechanism and a copied stage.
-    """
-    destination = Path(destination).expanduser()
-    if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt") or destination.is_dir():
-        raise ValueError(
-            f"destination is {destination}, expected a file in .safetensors, .pth.tar, .pth or .pt"
-        )
-    if not destination.parent.is_dir():
-        raise FileNotFoundError(f"there is no directory {destination.parent} for {destination.name}: make it")
-    if mechanism is not None:
-        check_mechanism(mechanism)
-    if map is not None:
-        check_map(map)
-    path = _located(source)
-    config, weights = contents(path, _mechanism(mechanism, _published(source)), map)
-    if destination.suffix == ".safetensors":
-        check_fit(weights, built(config, path), path)
-        metadata = {"format": "pt", "config": json.dumps(config)}
-        with replacing(destination) as file:
-            save_file({key: value.contiguous().clone() for key, value in weights.items()}, file, metadata)
-    else:
-        checkpoint = official_checkpoint(config, weights, path)
-        with replacing(destination) as file:  # in the format that PyTorch 0.4 read
-            torch.save(checkpoint, file, _use_new_zipfile_serialization=False)
-        if config.get("tasks"):
-            write_options(config, destination.with_name("args.json"))
-
-
-def _located(source: str | Path, progress: bool = True) -> Path:
-    """The file or directory on this machine, fetched if need be."""
-    if not isinstance(source, (str, Path)) or not str(source):
-        raise TypeError(f"source is {source!r}, expected a name, a path or an address")
-    if isinstance(source, str):
-        entry = _published(source)
-        if entry is not None and Path(source).exists():
-            raise ValueError(
-                f"{source} is the name of published weights and of a file: write ./{source} for the file"
-            )
-        if entry is not None:
-            check = functools.partial(_check_published, entry)
-            name = f"{entry.name}.pth.tar"
-            return cached(entry.page, name, check=check, sha256=entry.sha256, progress=progress)
-        if source.lower().startswith(("https://", "http://")):
-            digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-            # There may be files of one name at two addresses, and names too long for a file.
-            name = f"{digest}-{Path(urlsplit(source).path).name[-100:]}"
-            return cached(source, name, check=contents, progress=progress)
-        if source.startswith("hf-hub:"):
-            return _snapshot(source)
-    path = Path(source).expanduser()
-    if not path.exists():
-        similar = difflib.get_close_matches(str(source), [entry.name for entry in PUBLISHED])
-        hint = f"similar: {', '.join(similar)}" if similar else "see abn.hub.available()"
-        raise FileNotFoundError(f"there is no file {path}, and no published weights of this name; {hint}")
-    return path
-
-
-def _published(source: str | Path) -> Weights | None:
-    return next((entry for entry in PUBLISHED if entry.name == source), None)
-
-
-def _mechanism(mechanism: str | None, entry: Weights | None) -> str | None:
-    """What the caller says of the mechanism, or else the table."""
-    return entry.mechanism if mechanism is None and entry is not None else mechanism
-
-
-def _snapshot(source: str) -> Path:
-    from huggingface_hub import snapshot_download  # needed by few, and slow to import
-
-    repo_id, _, revision = source.removeprefix("hf-hub:").partition("@")
-    if revision.startswith("/") or ".." in revision:
-        raise ValueError(f"revision is {revision!r}, expected a branch, a tag or a commit")
-    try:
-        return Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS]))
-    except Exception as error:  # huggingface_hub raises errors of many kinds
-        raise DownloadError(f"{source} could not be fetched: {error}") from error
-
-
-def _check_published(entry: Weights, path: Path) -> None:
-    config, _ = contents(path, entry.mechanism)
-    if (config.get("model"), config.get("tasks")) != (entry.model, entry.tasks):
-        several = f" with {entry.tasks} tasks" if entry.tasks else ""
-        raise CheckpointError(
-            f"{path} holds the weights of {config}, expected those of {entry.model}{several}"
-        )

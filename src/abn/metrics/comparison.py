@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abn.metrics.inputs import checked, stretched
+from abn.metrics.inputs import as_float_maps, stretched
 
 
 def entropy(attention_maps: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def entropy(attention_maps: Tensor) -> Tensor:
     Raises:
         ValueError: If the map has another shape, holds NaN or negative values, or is 0 everywhere.
     """
-    values = checked(attention_maps).flatten(1)
+    values = as_float_maps(attention_maps).flatten(1)
     if values.numel() and (values.min() < 0 or values.sum(1).min() <= 0):
         raise ValueError("a map is negative somewhere or 0 everywhere, expected values of at least 0")
     shares = values / values.sum(1, keepdim=True)
@@ -79,7 +79,7 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def _alike(attention_maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    one, other = checked(attention_maps), checked(others)
+    one, other = as_float_maps(attention_maps), as_float_maps(others)
     if one.shape != other.shape:
         raise ValueError(
             f"maps have shapes {tuple(attention_maps.shape)} and {tuple(others.shape)}, expected the same: "

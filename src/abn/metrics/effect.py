@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from abn.metrics.inputs import checked
+from abn.metrics.inputs import as_float_maps
 from abn.network import ABN
 
 Replacement = Literal["ones", "mean", "another"]
@@ -58,7 +58,7 @@ def map_effect(
             "(B, K) of several classes, of one task, and (B,)"
         )
     if isinstance(replacement, Tensor):
-        other_maps = checked(replacement).to(maps.dtype)
+        other_maps = as_float_maps(replacement).to(maps.dtype)
     elif replacement == "another":
         other_maps = maps.roll(-1, dims=0)
     elif replacement == "mean":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from abn.metrics.inputs import checked, fitted, stretched
+from abn.metrics.inputs import as_float_maps, match_images, stretched
 from abn.network import ABNOutput
 
 Classifier = Callable[[Tensor], Tensor | ABNOutput]
@@ -88,7 +88,7 @@ def confidence_change(
     Raises:
         ValueError: As in :func:`deletion`.
     """
-    maps = fitted(stretched(attention_maps), images)
+    maps = match_images(stretched(attention_maps), images)
     classes = _classes(model, images, classes)
     whole = _probability(model, images, classes)
     shown = _probability(model, images * maps.to(images.dtype), classes)
@@ -109,7 +109,12 @@ def _area(
     step = images.shape[-1] if step is None else step
     if step < 1:
         raise ValueError(f"step is {step}, expected at least 1 pixel")
-    ranks = fitted(checked(attention_maps), images).flatten(1).argsort(descending=True, stable=True).argsort()
+    ranks = (
+        match_images(as_float_maps(attention_maps), images)
+        .flatten(1)
+        .argsort(descending=True, stable=True)
+        .argsort()
+    )
     ranks = ranks.view(len(images), 1, *images.shape[-2:])  # 0 for the highest point
     classes = _classes(model, images, classes)
     pixels = images.shape[-2] * images.shape[-1]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from abn.metrics.inputs import checked
+from abn.metrics.inputs import as_float_maps
 from abn.metrics.localization import energy_pointing_game
 
 
@@ -108,5 +108,5 @@ def grid_pointing_game(
         rows = cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4)  # (C, n, H, n, W)
         grid = rows.reshape(-1, side * height, side * width)
         maps = explain(grid.repeat(side**2, 1, 1, 1), labels).detach()  # or the graph of each grid is kept
-        shares.append(energy_pointing_game(checked(maps).clamp(min=0), masks.to(maps.device)))
+        shares.append(energy_pointing_game(as_float_maps(maps).clamp(min=0), masks.to(maps.device)))
     return torch.stack(shares)

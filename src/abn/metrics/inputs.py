@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from abn.modules.map_checks import resized, with_channel
+from abn.modules.inputs import resize_maps, with_channel
 
 
-def checked(attention_maps: Tensor) -> Tensor:
+def as_float_maps(attention_maps: Tensor) -> Tensor:
     """The maps as float32 (B, 1, h, w)."""
     maps = with_channel(attention_maps)
     if maps.isnan().any():
@@ -16,16 +16,16 @@ def checked(attention_maps: Tensor) -> Tensor:
 
 def stretched(attention_maps: Tensor) -> Tensor:
     """Each map stretched to [0, 1]; a flat one is 0."""
-    maps = checked(attention_maps)
+    maps = as_float_maps(attention_maps)
     low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def fitted(maps: Tensor, like: Tensor) -> Tensor:
+def match_images(maps: Tensor, like: Tensor) -> Tensor:
     """The maps (B, 1, h, w) in the resolution of images or masks (B, C, H, W)."""
     if like.ndim != 4 or len(like) != len(maps):
         raise ValueError(
             f"got maps for {len(maps)} images and images or masks of shape {tuple(like.shape)}, expected "
             "(B, C, H, W) with one map each"
         )
-    return resized(maps, (like.shape[-2], like.shape[-1]))
+    return resize_maps(maps, (like.shape[-2], like.shape[-1]))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from abn.metrics.inputs import checked, fitted
-from abn.modules.map_checks import check_range, with_channel
+from abn.metrics.inputs import as_float_maps, match_images
+from abn.modules.inputs import check_range, with_channel
 
 
 def box_masks(boxes: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -104,4 +104,4 @@ def _on_masks(attention_maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Maps and masks as float (B, 1, H, W)."""
     masks = with_channel(masks, "masks")
     check_range(masks, "mask")
-    return fitted(checked(attention_maps), masks), (masks > 0.5).float()
+    return match_images(as_float_maps(attention_maps), masks), (masks > 0.5).float()

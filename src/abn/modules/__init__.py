@@ -6,5 +6,5 @@
 - :mod:`abn.modules.maps`: the kinds of attention maps, with their formulas.
 - :mod:`abn.modules.mechanisms`: how a map weights the features.
 - :mod:`abn.modules.pooled_classifier`, :mod:`abn.modules.linear`: a classifier read as evidence per pixel.
-- :mod:`abn.modules.image_checks`, :mod:`abn.modules.map_checks`: errors for images and maps that do not fit.
+- :mod:`abn.modules.inputs`: errors for numbers, images, features and maps that do not fit.
 """

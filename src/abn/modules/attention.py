@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from abn.modules.inputs import check_counts, check_features
 from abn.modules.linear import is_plain, without_bias
 from abn.modules.maps import MAPS, check_map
 from abn.modules.pooled_classifier import PooledClassifier
@@ -260,20 +261,3 @@ def _map_of(kind: str, weights: Tensor, channels: Tensor) -> Tensor:
 def default_response_channels(num_classes: int) -> int:
     """One per class; but 16 for a single output, and 2048 at most, since there are K·R weights."""
     return 16 if num_classes == 1 else min(num_classes, 2048)
-
-
-def check_features(features: Tensor) -> None:
-    """Raises a ValueError if the features are not (B, C, H, W) or have a single pixel."""
-    if features.ndim != 4 or features.shape[-2] * features.shape[-1] == 1:
-        raise ValueError(
-            f"features have shape {tuple(features.shape)}, expected (B, C, H, W) with more than one pixel, "
-            "or there is nothing to attend to: use larger images or an earlier split"
-        )
-
-
-def check_counts(**counts: int | None) -> None:
-    """Raises a ValueError unless each given count is a positive integer."""
-    for name, value in counts.items():
-        is_number = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and (not is_number or value < 1):
-            raise ValueError(f"{name} is {value!r}, expected a number of at least 1")

@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from abn.modules.attention import AttentionBranch, check_counts, check_features
+from abn.modules.attention import AttentionBranch
+from abn.modules.inputs import check_counts, check_features, match_features
 from abn.modules.linear import is_plain, without_bias
-from abn.modules.map_checks import fitted
 from abn.modules.maps import MAPS, check_map
 from abn.modules.mechanisms import attend, check_mechanism
 
@@ -221,7 +221,7 @@ class MultiTaskPerceptionBranch(nn.Module):
                 was set to a number below one.
         """
         check_counts(chunk=self.chunk)
-        maps = fitted(attention_map, features, self.tasks).expand(-1, self.tasks, -1, -1)
+        maps = match_features(attention_map, features, self.tasks).expand(-1, self.tasks, -1, -1)
         maps = maps.contiguous()  # with another layout, the features would lose theirs
         starts = range(0, self.tasks, self.chunk or self.tasks)
         logits = torch.cat([self._logits(features, maps, start) for start in starts], dim=2)  # (B, K, T)

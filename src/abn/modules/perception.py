@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from abn.modules.map_checks import fitted
+from abn.modules.inputs import match_features
 from abn.modules.mechanisms import attend, check_mechanism
 
 
@@ -58,5 +58,5 @@ class PerceptionBranch(nn.Module):
         Raises:
             ValueError: If the map's shape is none of these.
         """
-        logits: Tensor = self.tail(attend(features, fitted(attention_map, features), self.mechanism))
+        logits: Tensor = self.tail(attend(features, match_features(attention_map, features), self.mechanism))
         return logits

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from abn.modules.attention import PretrainedAttentionBranch, check_counts
+from abn.modules.attention import PretrainedAttentionBranch
+from abn.modules.inputs import check_counts
 from abn.modules.maps import MAPS, check_map
 from abn.modules.mechanisms import check_mechanism
 from abn.modules.multitask import MultiTaskPerceptionBranch, check_task_map

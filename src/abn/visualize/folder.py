@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,11 +18,12 @@ from abn.network import ABN
 from abn.preprocessing import Preprocessing
 from abn.saving import replacing
 from abn.visualize.overlays import Sign, overlay, task_grid
+from abn.visualize.panels import tile, with_text
 
-PANEL = 384  # pixels
-LINE = 22
+PANEL = 384
+"""Pixels of the longer side of an image in a picture."""
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("abn.visualize")
 
 
 def explain(
@@ -170,7 +171,8 @@ def _picture(
     """The image and its maps (T, h, w), with what the logits (K,), (T,) or (K, T) say."""
     if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
         lines = _top5(logits, classes) + ([note] if note else [])
-        return _side_by_side(view, attention_maps[0], lines, shown)
+        panels = tile([view, overlay(view, attention_maps[0], **shown)], columns=2)
+        return with_text(panels, lines, font_size=16)
     names = _names(classes, logits, "task")
     # The score first: a long name is cut off.
     labels = [f"{score}  {name}" for name, score in zip(names, _scores(logits), strict=True)]
@@ -206,17 +208,3 @@ def _names(classes: Sequence[str] | None, logits: Tensor, kind: str) -> Sequence
 def _class_name(model: ABN, number: int) -> str:
     names = model.classes or ()
     return names[number] if number < len(names) else f"class {number}"
-
-
-def _side_by_side(
-    view: Image.Image, attention_map: Tensor, lines: list[str], shown: dict[str, Any]
-) -> Image.Image:
-    """The image, the overlay beside it, and lines of text under them."""
-    panels = [view, overlay(view, attention_map, **shown)]
-    canvas = Image.new("RGB", (2 * PANEL + 8, view.height + 8 + LINE * len(lines)), "white")
-    for column, panel in enumerate(panels):
-        canvas.paste(panel, (column * (view.width + 8), 0))
-    for row, line in enumerate(lines):
-        position = (4, view.height + 6 + LINE * row)
-        ImageDraw.Draw(canvas).text(position, line, fill="black", font_size=16)
-    return canvas

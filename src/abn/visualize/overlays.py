@@ -1,16 +1,17 @@
-"""Pictures of attention maps: laid over their images, and side by side with them."""
+"""Attention maps over their images: one, a batch, or all tasks of an image."""
 
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from abn.images import as_rgb
+from abn.visualize.panels import tile, with_text
 
 Sign = Literal["positive", "negative", "both"]
 
@@ -104,19 +105,15 @@ def grid(
         counts["captions"] = len(captions)
     if not len(images) or len(set(counts.values())) > 1:
         raise ValueError(f"got {counts}, expected as many of each, and at least one")
-    gap, header = 8, 0 if captions is None else 24
-    pitch = panel_size + gap
-    canvas = Image.new("RGB", (len(images) * pitch - gap, header + 3 * pitch - gap), "white")
-    for column, (image, attention_map) in enumerate(zip(images, attention_maps, strict=True)):
-        for row, row_opacity in enumerate((0, 1, opacity)):  # image, map, overlay
-            panel = overlay(image, attention_map, opacity=row_opacity, **overlay_arguments)
-            panel = ImageOps.pad(panel, (panel_size, panel_size), color="white")
-            canvas.paste(panel, (column * pitch, header + row * pitch))
-        if captions is not None:
-            ImageDraw.Draw(canvas).text(
-                (column * pitch + 2, 4), str(captions[column]), fill="black", font_size=14
-            )
-    return canvas
+    columns = []
+    for index, (image, attention_map) in enumerate(zip(images, attention_maps, strict=True)):
+        panels = [
+            overlay(image, attention_map, opacity=of_map, **overlay_arguments)
+            for of_map in (0, 1, opacity)  # image, map, overlay
+        ]
+        column = tile([_padded(panel, panel_size) for panel in panels], columns=1)
+        columns.append(with_text(column, [] if captions is None else [str(captions[index])], above=True))
+    return tile(columns, len(columns))
 
 
 def task_grid(
@@ -153,7 +150,7 @@ def task_grid(
 
     Example:
         >>> task_grid(torch.rand(3, 32, 32), torch.rand(4, 8, 8), ["hat", "tie", "beard", "smile"]).size
-        (836, 184)
+        (832, 182)
     """
     if columns < 1:
         raise ValueError(f"columns is {columns}, expected at least 1")
@@ -165,23 +162,19 @@ def task_grid(
     _check_sign(sign, overlay_arguments.get("rescale", False))
     colormap = colormap or _default_colormap(sign)
     if sign is not None:
-        attention_maps = _part(attention_maps.float(), sign)
-    gap, header = 9, 24
+        attention_maps = _of_sign(attention_maps.float(), sign)
     plain = overlay(image, torch.zeros(1, 1), **{**overlay_arguments, "opacity": 0, "rescale": False})
-    panels = [("", plain)]
-    for label, attention_map in zip(labels, attention_maps, strict=True):
-        panels.append((label, overlay(image, attention_map, colormap=colormap, **overlay_arguments)))
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    pitch, height = panel_size + gap, header + panel_size
-    canvas = Image.new("RGB", (columns * pitch - gap, rows * (height + gap) - gap), "white")
-    for index, (label, panel) in enumerate(panels):
-        labelled = Image.new("RGB", (panel_size, height), "white")  # which cuts off a label that is too long
-        labelled.paste(ImageOps.pad(panel, (panel_size, panel_size), color="white"), (0, header))
-        ImageDraw.Draw(labelled).text((2, 4), str(label), fill="black", font_size=14)
-        row, column = divmod(index, columns)
-        canvas.paste(labelled, (column * pitch, row * (height + gap)))
-    return canvas
+    overlays = [overlay(image, of_task, colormap=colormap, **overlay_arguments) for of_task in attention_maps]
+    panels = [
+        with_text(_padded(panel, panel_size), [str(label)], above=True)
+        for panel, label in zip([plain, *overlays], ["", *labels], strict=True)
+    ]
+    return tile(panels, min(columns, len(panels)))
+
+
+def _padded(panel: Image.Image, size: int) -> Image.Image:
+    """A panel resized to a square, with white beside it: it keeps its proportions."""
+    return ImageOps.pad(panel, (size, size), color="white")
 
 
 def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
@@ -239,7 +232,7 @@ def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign |
     if (rescale or sign) and not high - low < float("inf"):
         raise ValueError(f"attention_map has values from {low:.3g} to {high:.3g}, expected finite ones")
     if sign is not None:
-        values = _part(values, sign)
+        values = _of_sign(values, sign)
     if rescale:
         if high - low < 1e-2:
             warnings.warn(
@@ -262,7 +255,7 @@ def _default_colormap(sign: Sign | None) -> str:
     return "bwr" if sign == "both" else "jet"
 
 
-def _part(maps: Tensor, sign: Sign) -> Tensor:
-    """Values of this sign in shares of the largest magnitude, in 0..1; of both signs with 0 at one half."""
+def _of_sign(maps: Tensor, sign: Sign) -> Tensor:
+    """Maps divided by their largest magnitude, in 0..1: one sign alone, or both with 0 at one half."""
     shares = maps / maps.abs().amax().clamp(min=1e-12)
     return {"positive": shares.clamp(min=0), "negative": -shares.clamp(max=0), "both": (shares + 1) / 2}[sign]

@@ -1,18 +1,37 @@
-"""What the families for images of 32 × 32 pixels (CIFAR) share."""
+"""What the CIFAR networks share: how they are wrapped, their depth, and their random weights."""
 
 from typing import Any
 
 from torch import nn
 
 from abn.network import ABN
+from abn.retrofit.dry_run import input_shapes
+from abn.retrofit.stride_one import stride_one_copy
 from abn.retrofit.wrap import wrap_backbone
 
 
-def wrap_cifar(backbone: nn.Module, split: str, in_channels: int, **kwargs: Any) -> ABN:
-    """Retrofits a network of these families, for which ``num_classes`` has been settled.
+def wrap_cifar(
+    backbone: nn.Module,
+    split: str,
+    in_channels: int,
+    *,
+    stage: str | nn.Module = "copy",
+    copied: str | None = None,
+    **kwargs: Any,
+) -> ABN:
+    """Retrofits a network of these families, as the official code does unless an argument says otherwise.
+
+    Args:
+        backbone: Already for the right number of classes.
+        split: Name of the submodule after which it is cut.
+        in_channels: Channels of the images.
+        stage: As for :func:`abn.wrap_backbone`.
+        copied: Name of the submodule that ``stage="copy"`` copies, where the official code does not copy all
+            up to the last feature map.
+        **kwargs: Of :func:`abn.wrap_backbone`.
 
     Raises:
-        TypeError: If it is to have several tasks.
+        TypeError: If ``tasks`` is among the arguments.
     """
     if (tasks := kwargs.pop("tasks", None)) is not None:
         raise TypeError(
@@ -20,9 +39,12 @@ def wrap_cifar(backbone: nn.Module, split: str, in_channels: int, **kwargs: Any)
             f"backbone to wrap_backbone(abn.models.cifar_...(...), split={split!r}, tasks=...), and save the "
             "state_dict() of what comes back"
         )
-    # Nothing is pretrained, and the stage is the one of the official code.
-    kwargs = {"stage": "copy", "start": "new", **kwargs}
-    return wrap_backbone(backbone, split=split, input_size=(in_channels, 32, 32), **kwargs)
+    shape = in_channels, 32, 32
+    if stage == "copy" and copied is not None:
+        received = input_shapes(backbone, [copied], shape)[copied]
+        stage = stride_one_copy(backbone.get_submodule(copied), received) or stage
+    kwargs = {"start": "new", **kwargs}  # nothing is pretrained
+    return wrap_backbone(backbone, split=split, stage=stage, input_size=shape, **kwargs)
 
 
 def blocks_per_stage(depth: int, layers_per_block: int, other_layers: int) -> int:

@@ -3,7 +3,6 @@
 With an attention branch: the official code's ``models/cifar/densenet.py``, cut after ``trans2``.
 """
 
-import copy
 from typing import Any
 
 import torch
@@ -159,6 +158,4 @@ def abn_cifar_densenet(
         num_classes=num_classes,
         in_channels=in_channels,
     )
-    if stage == "copy":
-        stage = copy.deepcopy(backbone.dense3)  # has no stride
-    return wrap_cifar(backbone, "trans2", in_channels, stage=stage, **kwargs)
+    return wrap_cifar(backbone, "trans2", in_channels, stage=stage, copied="dense3", **kwargs)

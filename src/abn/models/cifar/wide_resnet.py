@@ -3,14 +3,13 @@
 With an attention branch: the official code's ``models/cifar/wrn.py``, cut after ``block2``.
 """
 
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
 from abn.models.cifar.common import blocks_per_stage, init_convolutions, wrap_cifar
 from abn.models.registry import register_model
 from abn.network import ABN
-from abn.retrofit.stride_one import stride_one_copy
 
 
 class PreActivationBlock(nn.Module):
@@ -123,6 +122,4 @@ def abn_cifar_wide_resnet(
     backbone = cifar_wide_resnet(
         depth, widen_factor, dropout=dropout, num_classes=num_classes, in_channels=in_channels
     )
-    if stage == "copy":
-        stage = cast(nn.Module, stride_one_copy(backbone.block3, (32 * widen_factor, 16, 16)))
-    return wrap_cifar(backbone, "block2", in_channels, stage=stage, **kwargs)
+    return wrap_cifar(backbone, "block2", in_channels, stage=stage, copied="block3", **kwargs)

@@ -1,0 +1,33 @@
+"""Arranging panels in one picture: rows and columns, and lines of text."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+
+GAP = 8
+"""Pixels between panels."""
+
+
+def tile(panels: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Panels of one size on white, row by row."""
+    rows = -(-len(panels) // columns)
+    across, down = (side + GAP for side in panels[0].size)
+    canvas = Image.new("RGB", (columns * across - GAP, rows * down - GAP), "white")
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        canvas.paste(panel, (column * across, row * down))
+    return canvas
+
+
+def with_text(
+    panel: Image.Image, lines: Sequence[str], *, above: bool = False, font_size: int = 14
+) -> Image.Image:
+    """A panel with lines of text below it, or above it. A line that is too long is cut off."""
+    line_height = font_size + 8
+    height = line_height * len(lines)
+    canvas = Image.new("RGB", (panel.width, panel.height + height), "white")
+    canvas.paste(panel, (0, height if above else 0))
+    for row, line in enumerate(lines):
+        top = 4 + line_height * row + (0 if above else panel.height)
+        ImageDraw.Draw(canvas).text((2, top), line, fill="black", font_size=font_size)
+    return canvas
