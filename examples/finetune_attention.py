@@ -16,10 +16,10 @@ from typing import get_args
 
 import torch
 from digits import TRAINING_DIGITS
-from explaining.candidates import DEFAULT
-from explaining.losses import Scores
-from explaining.runs import accuracy, place, predict, train
-from explaining.tasks import BIASED, UNBIASED, Scenes, Task
+from experiments.explanations.candidates import DEFAULT
+from experiments.explanations.losses import Scores
+from experiments.explanations.runs import accuracy, place, predict, train
+from experiments.tasks.located_digits import BIASED, UNBIASED, Scenes, Task
 from torch import Tensor
 
 from abn import ABN, ABNLoss, AttentionMapLoss, metrics

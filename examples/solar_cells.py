@@ -4,9 +4,10 @@
     python examples/solar_cells.py
 
 EfficientNet-Lite0 with its ImageNet weights learns to tell defective cells from sound ones
-(photographs/cells.py), with an attention branch and, to compare, without. Prints how good both are on cells
-that they have not seen. Draws six defective cells, at even steps from the half of which the first network is
-surer, with its attention maps, and below them Grad-CAM's of the other. Two minutes on two CPU cores.
+(experiments/tasks/cells.py), with an attention branch and, to compare, without. Prints how good both are on
+cells that they have not seen. Draws six defective cells, at even steps from the half of which the first
+network is surer, with its attention maps, and below them Grad-CAM's of the other. Two minutes on two CPU
+cores.
 
 The photographs are CC BY-NC-SA 4.0 (Deitsch et al., Solar Energy 2019), and so is a picture of them.
 """
@@ -15,13 +16,13 @@ import argparse
 from pathlib import Path
 
 import torch
-from photographs.cells import cells
-from photographs.measures import logits_of, predictions
-from photographs.methods import GRAD_CAM
-from photographs.networks import LITE0
-from photographs.pictures import comparison
-from photographs.runs import scores
-from photographs.training import Recipe, train
+from experiments.photos.measures import logits_of, predictions
+from experiments.photos.methods import GRAD_CAM
+from experiments.photos.networks import LITE0
+from experiments.photos.pictures import comparison
+from experiments.photos.runs import scores
+from experiments.photos.training import Recipe, train
+from experiments.tasks.cells import cells
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 import torchvision
-from benchmarking import measure
-from benchmarking.contenders import METHODS, MODELS, NETWORKS, official, straightforward
-from benchmarking.forms import fold_batch_norms
-from benchmarking.inference import forms_of
-from benchmarking.logs import best, fastest_method, ratios
-from benchmarking.page import page
-from benchmarking.picture import picture
-from benchmarking.training import TRAINED, checkpointed, step_of
+from experiments.performance import measure
+from experiments.performance.contenders import METHODS, MODELS, NETWORKS, official, straightforward
+from experiments.performance.forms import fold_batch_norms
+from experiments.performance.inference import forms_of
+from experiments.performance.logs import best, fastest_method, ratios
+from experiments.performance.page import page
+from experiments.performance.picture import picture
+from experiments.performance.training import TRAINED, checkpointed, step_of
 from torch import nn
 
 

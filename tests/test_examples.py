@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compare
 import pytest
+from experiments import results
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -29,13 +29,14 @@ def test_quickstart_prints_its_figures_and_writes_its_picture(tmp_path):
         "image, map and overlay",
     ]
     with Image.open(tmp_path / "attention.png") as picture:
-        assert picture.size == (8 * 192 + 7 * 8, 24 + 3 * 192 + 2 * 8)
+        assert picture.size == (8 * 192 + 7 * 8, 22 + 3 * 192 + 2 * 8)
     assert [path.name for path in tmp_path.iterdir()] == ["attention.png"]
 
 
 @pytest.mark.slow
 def test_coverage_writes_its_tables_and_goes_on_where_it_stopped(tmp_path):
-    command = [sys.executable, str(EXAMPLES / "coverage.py"), "--directory", str(tmp_path), "--workers", "1"]
+    command = [sys.executable, str(EXAMPLES / "experiments"), "coverage", "--directory", str(tmp_path)]
+    command += ["--workers", "1"]
     command += ["--limit", "0.8", "--models"]
     for pattern in ("timm/test_resnet", "timm/test_[rm]*"):
         subprocess.run([*command, pattern], capture_output=True, text=True, check=True)
@@ -61,7 +62,7 @@ def test_comparison_tells_mean_deviation_and_worst_of_the_last_epochs():
 
     plain = [log(plain=0.9), log(plain=0.8)]
     abn = [log(attention=0.5, perception=0.7), log(attention=0.6, perception=0.7)]
-    page = compare.report(plain, abn, [(2, 3), (2, 4), (2, 8)], epochs=2)
+    page = results.report(plain, abn, [(2, 3), (2, 4), (2, 8)], epochs=2)
     assert "| 0 | 90.0 | 50.0 | 70.0 |" in page
     assert "| 1 | 80.0 | 60.0 | 70.0 |" in page
     assert "| **mean** | 85.0 | 55.0 | 70.0 |" in page

@@ -9,11 +9,11 @@ import pytest
 import torch
 from colored_digits import CANVAS, PIECE, place_colored
 from digits import scans
-from explaining.candidates import CANDIDATES
-from explaining.page import TASKS, page
-from explaining.pictures import choose, comparison
-from explaining.runs import OTHERS, cost, directory_of, predict, stored
-from explaining.tasks import BIASED, COLORED, GRAY
+from experiments.explanations.candidates import CANDIDATES
+from experiments.explanations.page import TASKS, page
+from experiments.explanations.pictures import choose, comparison
+from experiments.explanations.runs import OTHERS, cost, directory_of, predict, stored
+from experiments.tasks.located_digits import BIASED, COLORED, GRAY
 from finetune_attention import GuidedLoss, to_edit
 from safetensors.torch import save_file
 

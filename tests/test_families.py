@@ -1,4 +1,4 @@
-"""One model of every family in the table of coverage; `examples/coverage.py` does them all."""
+"""One model of every family in the table of coverage; `examples/experiments coverage` does them all."""
 
 import csv
 import re

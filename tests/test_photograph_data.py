@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from photographs import before, cutouts, data, fashion, fineness
-from photographs.cells import cells
-from photographs.data import Photograph
-from photographs.methods import CAMS, SCORE_CAMS
+from experiments.photos import before, fineness
+from experiments.photos.methods import CAMS, SCORE_CAMS
+from experiments.tasks import cutouts, fashion
+from experiments.tasks import photographs as data
+from experiments.tasks.cells import cells
+from experiments.tasks.photographs import Photograph
 from PIL import Image
 
 from abn.preprocessing import Preprocessing

@@ -10,15 +10,15 @@ import pytest
 import solar_cells
 import timm
 import torch
-from photographs import measures, pictures
-from photographs.before import DEFAULT as DEFAULT_CHANGE
-from photographs.before import VARIANTS
-from photographs.data import Photograph, pasted, prepared
-from photographs.measures import Scenes, times
-from photographs.page import page
-from photographs.runs import DEFAULT, PLAIN, STUDIES, Study, map_figures, run, stored, task_of
-from photographs.tasks import Images, Task
-from photographs.training import Recipe
+from experiments.photos import measures, pictures
+from experiments.photos.before import DEFAULT as DEFAULT_CHANGE
+from experiments.photos.before import VARIANTS
+from experiments.photos.measures import Scenes, times
+from experiments.photos.page import page
+from experiments.photos.runs import DEFAULT, PLAIN, STUDIES, Study, map_figures, run, stored, task_of
+from experiments.photos.training import Recipe
+from experiments.tasks.images import Images, Task
+from experiments.tasks.photographs import Photograph, pasted, prepared
 from PIL import Image
 from torch import nn
 

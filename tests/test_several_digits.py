@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from multitasking import cost
-from multitasking.page import page, picture
-from multitasking.runs import KINDS, answers, criterion, file_of, loss_of, maps_of, places
+from experiments.multitask import cost
+from experiments.multitask.page import page, picture
+from experiments.multitask.runs import KINDS, answers, criterion, file_of, loss_of, maps_of, places
+from experiments.tasks.several_digits import CLASSES, MOST, NAMES, TASKS, SeveralDigits
 from safetensors.torch import save_file
-from several_digits import CLASSES, MOST, NAMES, TASKS, SeveralDigits
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_page_and_picture_tell_what_was_logged(tmp_path):
     assert f"| {NAMES[9]} | 0.625 | 0.625 | 0.625 | 0.625 | 0.625 | 0.625 |" in text
     assert "| 10 | training | 0.75 (0.50 to 1.00) | 300 | 200 | 100 |" in text
     assert all(f"- **{kind.title}**: {kind.verdict}" in text and kind.verdict for kind in KINDS)
-    assert picture(tmp_path).size == ((1 + TASKS) * 105 - 9, 4 * 120)
+    assert picture(tmp_path).size == ((1 + TASKS) * 104 - 8, 4 * 118)
 
 
 def test_cost_compares_passes_in_turn(monkeypatch):

@@ -1,1 +1,0 @@
-"""What examples/benchmark.py measures, how, and the page it writes."""

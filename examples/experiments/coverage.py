@@ -1,0 +1,281 @@
+"""Wraps every classifier of torchvision and timm, and writes down what became of it.
+
+    python examples/experiments coverage  # all of them, in hours; goes on where it stopped
+    python examples/experiments coverage --models "timm/resnet*" --directory /tmp
+
+Each model is built with random weights and wrapped, as a pretrained one is, for images of its own size; an
+encoder without a classifier gets one for 1000 classes. Up
+to a limit of parameters it is then run for real, at the smallest size of images that it takes: a map of ones
+must give the plain model's logits bit for bit, the dense stage must hold the model's own last feature map,
+and the loss must give every parameter a gradient. Larger ones stay on the meta device.
+
+Writes coverage.csv, one row per model, and coverage.md, one row per family.
+"""
+
+import argparse
+import collections
+import csv
+import fnmatch
+import io
+import itertools
+import multiprocessing
+import os
+import warnings
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from torch import nn
+from tqdm import tqdm
+
+from abn import ABN, ABNLoss, PretrainedAttentionBranch, wrap_backbone
+from abn.retrofit.backbones import create_backbone, input_shape
+from abn.retrofit.cut import cut, keep_input
+from abn.retrofit.dense import dense_copy
+from abn.retrofit.dry_run import dry_run
+from experiments.common.runs import DOCS
+
+COLUMNS = ["model", "family", "parameters", "split", "features", "map", "stage", "classifier"]
+COLUMNS += ["equal", "dense error", "gradients", "image", "note"]
+EXACT = 1e-4  # of the standard deviation of the last feature map
+IMAGE_SIZES = (64, 96, 128, 160, 192, 224, 256, 288, 320)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default="*", help="which ones, as a pattern such as 'timm/resnet*'")
+    parser.add_argument(
+        "--limit", type=float, default=50, help="millions of parameters up to which one is run"
+    )
+    parser.add_argument("--directory", type=Path, default=DOCS, help="where the two files are written")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, one thread each")
+    arguments = parser.parse_args()
+    table = arguments.directory / "coverage.csv"
+
+    rows = read(table) if table.exists() else {}
+    todo = [name for name in all_models() if fnmatch.fnmatch(name, arguments.models) and name not in rows]
+    # A new process now and then gives back what the libraries keep.
+    with multiprocessing.get_context("spawn").Pool(arguments.workers, maxtasksperchild=20) as pool:
+        work = pool.imap_unordered(examine, [(name, arguments.limit) for name in todo])
+        for row in tqdm(work, total=len(todo), unit="model", disable=None):
+            rows[row["model"]] = row
+            write_table(table, rows)
+    write(arguments.directory / "coverage.md", report(rows, arguments.limit))
+    print(f"{sum(row['split'] != '' for row in rows.values())} of {len(rows)} models wrapped, see {table}")
+
+
+def all_models() -> list[str]:
+    of_torchvision = torchvision.models.list_models(module=torchvision.models)
+    return [f"torchvision/{name}" for name in of_torchvision] + [
+        f"timm/{name}" for name in timm.list_models()
+    ]
+
+
+def examine(task: tuple[str, float]) -> dict[str, str]:
+    """One row of the table."""
+    name, limit = task
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")
+    row = dict.fromkeys(COLUMNS, "") | {"model": name}
+    try:
+        backbone, device = build(name, limit)
+        classes = {}
+        if getattr(backbone, "num_classes", None) == 0:  # an encoder, which gets a classifier
+            classes = {"num_classes": 1000}
+            backbone, device = build(name, limit, **classes)
+        row["family"] = f"{name.split('/')[0]}/{type(backbone).__module__.split('.')[-1]}"
+        row["parameters"] = f"{count(backbone) / 1e6:.1f} M"
+        with torch.device(device):
+            try:
+                model = wrap_backbone(name, start="pretrained", **classes)
+            except ValueError:  # its classifier is read in no such way, or it cannot be cut at all
+                model = wrap_backbone(name, stage="dense", map="evidence", mechanism="dimming", **classes)
+        describe(model, input_shape(backbone, None), row)
+        if count(backbone) <= limit * 1e6:
+            compare(backbone, model, row)
+        else:
+            row["note"] = "not run: above the limit of parameters"
+    except Exception as error:  # whatever it is belongs into the table
+        row["note"] = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0][:300]
+    return row
+
+
+def build(name: str, limit: float, **arguments: object) -> tuple[nn.Module, str]:
+    """The plain model, and its device: the meta device if it is above the limit, and can be built there."""
+    try:
+        with torch.device("meta"):
+            backbone = create_backbone(name, **arguments)
+    except Exception:  # some compute with numbers when they are built
+        return create_backbone(name, **arguments), "cpu"
+    if count(backbone) > limit * 1e6:
+        return backbone, "meta"
+    return create_backbone(name, **arguments), "cpu"
+
+
+def count(backbone: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in backbone.parameters())
+
+
+def describe(model: ABN, shape: tuple[int, int, int], row: dict[str, str]) -> None:
+    features = dry_run(model.feature_extractor, shape)
+    attention_map = dry_run(model, shape).attention_map
+    row["split"] = model.built_with["split"]
+    row["features"] = "×".join(map(str, features.shape[1:]))
+    row["map"] = "×".join(map(str, attention_map.shape[2:]))
+    if isinstance(model.attention_branch.stage, nn.Identity):
+        row["stage"] = "none"
+    else:
+        row["stage"] = "dense" if attention_map.shape[2:] == features.shape[2:] else "keeps its stride"
+    if isinstance(model.attention_branch, PretrainedAttentionBranch):
+        row["classifier"] = model.attention_branch.classifier.summary()
+
+
+def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
+    channels, *own_size = input_shape(backbone, None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)  # for those that start at zero
+        own = backbone.state_dict()
+        for part in (model.feature_extractor, model.perception_branch.tail):
+            for key, value in part.state_dict().items():
+                own[key].copy_(value)
+    backbone.eval(), model.eval()
+    for size in [(size, size) for size in IMAGE_SIZES if size < max(own_size)] + [tuple(own_size)]:
+        images = torch.randn(2, channels, *size)
+        try:
+            with torch.no_grad():
+                expected = backbone(images)
+            break
+        except Exception:  # too small, or not the size that it was built for
+            if size == tuple(own_size):
+                raise
+    with torch.no_grad():
+        output = model(images, attention_map=torch.ones(1, 1, 1))
+    row["image"] = "×".join(map(str, size))
+    alike = torch.equal(*expected)  # then it does not depend on the image, and says nothing
+    row["equal"] = "yes" if torch.equal(output.perception_logits, expected) and not alike else "no"
+    row["dense error"] = dense_error(backbone, images)
+    ABNLoss()(model.train()(images), torch.tensor([0, 1])).backward()
+    missing = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    row["gradients"] = f"none for {', '.join(missing)}" if missing else "all"
+
+
+@torch.no_grad()
+def dense_error(backbone: nn.Module, images: torch.Tensor) -> str:
+    """How far the dense stage is from the last feature map where both must be equal, in deviations."""
+    parts = cut(backbone, input_shape(backbone, None), None)
+    if parts.stage is None:
+        return ""
+    keep_input(parts.stage, parts.features)
+    dense = dense_copy(parts.stage, parts.features)
+    if dense is None:
+        return ""
+    features = parts.feature_extractor(images)
+    expected, output = parts.stage(features), dense(features)
+    rows, columns = (round(output.shape[i] / expected.shape[i]) for i in (2, 3))
+    errors = []
+    for i, j in itertools.product(
+        range(rows), range(columns)
+    ):  # which pixels are equal depends on the padding
+        chosen = output[..., i::rows, j::columns]
+        height, width = (min(chosen.shape[k], expected.shape[k]) for k in (2, 3))
+        errors.append((chosen[..., :height, :width] - expected[..., :height, :width]).abs().max())
+    return f"{(min(errors) / expected.std()).item():.1e}"
+
+
+def read(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def write_table(path: Path, rows: dict[str, dict[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[name] for name in sorted(rows))
+    write(path, text.getvalue())
+
+
+def write(path: Path, text: str) -> None:
+    """In one step, so that a run which is stopped leaves the file whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def report(rows: dict[str, dict[str, str]], limit: float) -> str:
+    families: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
+    for name in sorted(rows):
+        families[rows[name]["family"]].append(rows[name])
+    wrapped = {family: done for family, models in sorted(families.items()) if (done := wrapped_of(models))}
+    wrapped["**all**"] = [row for done in wrapped.values() for row in done]
+    refused = {
+        family: [row["note"] for row in models if not row["split"]] for family, models in families.items()
+    }
+    return REPORT.format(
+        versions=f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}",
+        limit=f"{limit:g}",
+        exact=EXACT,
+        wrapped="\n".join(line(family, done) for family, done in wrapped.items()),
+        refused="\n".join(
+            f"| {family} | {len(notes)} of {len(families[family])} | {most_common(notes)} |"
+            for family, notes in sorted(refused.items())
+            if notes
+        ),
+    )
+
+
+def wrapped_of(models: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [row for row in models if row["split"]]
+
+
+def line(family: str, done: list[dict[str, str]]) -> str:
+    ran = [row for row in done if row["image"]]
+    figures = [len(done), len(ran), sum(row["equal"] == "yes" for row in ran)]
+    figures += [sum(row["gradients"] == "all" for row in ran)]
+    figures += [sum(row["stage"] == kind for row in done) for kind in ("dense", "keeps its stride", "none")]
+    compared = [float(row["dense error"]) for row in ran if row["dense error"]]
+    figures += [f"{sum(error <= EXACT for error in compared)} of {len(compared)}"]
+    figures += [sum(row["classifier"] != "" for row in done)]
+    return f"| {family} | {' | '.join(map(str, figures))} |"
+
+
+def most_common(notes: list[str]) -> str:
+    ((note, _),) = collections.Counter(notes).most_common(1)
+    return note.replace("|", "\\|")
+
+
+REPORT = """\
+# Which models can be wrapped
+
+Made by `python examples/experiments coverage` with {versions}.
+[coverage.csv](coverage.csv) has a row for each model: where it is cut, the shape of its features and of its
+map, and the reason where it is refused.
+
+- **wrapped**: `wrap_backbone(name)` returns a network. A family is the module of the library that defines it.
+- **run**: of these, run with numbers, because the model has at most {limit} million parameters. The others
+  were wrapped on the meta device, which knows shapes alone.
+- **equal**: of these, a map of ones gives the logits of the plain model bit for bit, and these logits depend
+  on the image.
+- **gradients**: of these, the loss gives every parameter a gradient.
+- **dense**, **keeps its stride**, **none**: what the attention branch runs first. A copy of the last stage at
+  every pixel, with a map as fine as the features; a plain copy, with a map that is resized to them; or
+  nothing, because no stage lies behind the split.
+- **exact**: of the dense stages that were run, those that hold the model's own last feature map at every r-th
+  pixel, to {exact:g} of its standard deviation.
+- **classifier**: the attention branch starts from the model's own classifier. The others start anew.
+
+| family | wrapped | run | equal | gradients | dense | keeps its stride | none | exact | classifier |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+{wrapped}
+
+## Refused
+
+| family | models | what the error says, most often |
+| --- | ---: | --- |
+{refused}
+"""

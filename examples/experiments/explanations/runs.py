@@ -1,0 +1,165 @@
+"""Training one network, and measuring its maps and those that other methods make of it."""
+
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from digits import TRAINING_DIGITS
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchcam.methods import GradCAM, LayerCAM
+
+from abn import ABN, ABNOutput, metrics
+from abn.models import cifar_resnet
+from abn.saving import replacing
+from experiments.explanations.candidates import Candidate
+from experiments.explanations.losses import Loss
+from experiments.tasks.located_digits import Scenes, Task
+
+BATCH = 64
+LEARNING_RATE = 3e-3
+OTHERS = {"Grad-CAM": GradCAM, "LayerCAM": LayerCAM}
+"""Methods that make a map of the plain network, from its last stage."""
+DELETED = 128  # test images for deletion and insertion, which take 48 passes each
+STEP = 96  # pixels removed at once
+
+
+def train(
+    model: nn.Module, loss: Loss, task: Task, seed: int, epochs: int, learning_rate: float = LEARNING_RATE
+) -> None:
+    """Trains a network in place: AdamW, the learning rate up for a tenth of the steps and then down."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    model.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
+    steps = TRAINING_DIGITS // BATCH
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=epochs * steps, pct_start=0.1
+    )
+    for _ in range(epochs):
+        scenes = task.scenes(True, generator)
+        order = torch.randperm(len(scenes.labels), generator=generator)
+        for chosen in order[: steps * BATCH].split(BATCH):
+            step(optimizer, loss, scenes[chosen])
+            schedule.step()
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Loss, batch: Scenes) -> None:
+    """One step of the optimizer."""
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(batch)
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
+
+
+def run(candidate: Candidate | None, task: Task, seed: int, epochs: int, directory: Path) -> None:
+    """Trains and measures one network, a candidate's or the plain one, if that was not done before."""
+    if (directory / "figures.json").exists():
+        return
+    torch.manual_seed(seed)
+    if candidate is None:
+        plain = cifar_resnet(20, in_channels=task.channels)
+        train(plain, lambda batch: F.cross_entropy(plain(batch.images), batch.labels), task, seed, epochs)
+        figures, maps = measure_plain(plain, task.test_scenes())
+    else:
+        model = candidate.network(task.channels)
+        train(model, candidate.loss(model), task, seed, epochs)
+        figures, maps = measure_abn(model, task.test_scenes())
+    directory.mkdir(parents=True, exist_ok=True)
+    with replacing(directory / "maps.safetensors") as file:
+        save_file({name: values.half().contiguous() for name, values in maps.items()}, file)
+    with replacing(directory / "figures.json") as file:  # last: with it the run is complete
+        file.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+
+
+def directory_of(root: Path, candidate: Candidate | None, task: Task, seed: int) -> Path:
+    """Where a run is logged, the plain network's without a candidate."""
+    return root / f"{task.name}_{'plain' if candidate is None else candidate.name}_{seed}"
+
+
+def stored(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Figures and maps (N, 1, h, w) of a run."""
+    figures = json.loads((directory / "figures.json").read_text(encoding="utf-8"))
+    return figures, {name: maps.float() for name, maps in load_file(directory / "maps.safetensors").items()}
+
+
+@torch.no_grad()
+def predict(model: ABN, scenes: Scenes) -> ABNOutput:
+    """Scores and maps of all scenes."""
+    model.eval()
+    return ABNOutput(
+        *map(torch.cat, zip(*(model(images) for images in scenes.images.split(BATCH)), strict=True))
+    )
+
+
+def measure_abn(model: ABN, scenes: Scenes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Figures of a network with an attention branch, and its maps."""
+    output = predict(model, scenes)
+    maps = output.attention_map
+    return {
+        "accuracy": accuracy(output.perception_logits, scenes),
+        "maps": {"ABN": {**place(scenes, maps), **effect(model, scenes, maps)}},
+    }, {"ABN": maps}
+
+
+def measure_plain(model: nn.Module, scenes: Scenes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Figures of a network without one, and the maps that other methods make of it."""
+    model.eval()
+    maps, logits = {}, []
+    for name, method in OTHERS.items():
+        parts, logits = [], []
+        with method(model, "layer3") as explain:
+            for images in scenes.images.split(BATCH):
+                logits.append(model(images))
+                parts.append(explain(logits[-1].argmax(dim=1).tolist(), logits[-1])[0])
+        maps[name] = torch.cat(parts).unsqueeze(1).detach()
+    return {
+        "accuracy": accuracy(torch.cat(logits), scenes),
+        "maps": {
+            name: {**place(scenes, values), **effect(model, scenes, values)} for name, values in maps.items()
+        },
+    }, maps
+
+
+def accuracy(logits: Tensor, scenes: Scenes) -> float:
+    return (logits.argmax(dim=1) == scenes.labels).float().mean().item()
+
+
+def place(scenes: Scenes, maps: Tensor) -> dict[str, float]:
+    """Where the maps point, in the mean over the scenes."""
+    masks = metrics.box_masks(scenes.boxes, scenes.images.shape[-2:])
+    return {
+        "pointing": metrics.pointing_game(maps, masks).mean().item(),
+        "energy": metrics.energy_pointing_game(maps, masks).mean().item(),
+    }
+
+
+def effect(model: nn.Module, scenes: Scenes, maps: Tensor) -> dict[str, float]:
+    """What becomes of the prediction without, and with only, what the maps point at."""
+    some = model, scenes.images[:DELETED], maps[:DELETED]
+    return {
+        "deletion": metrics.deletion(*some, step=STEP).mean().item(),
+        "insertion": metrics.insertion(*some, step=STEP).mean().item(),
+    }
+
+
+def cost(candidate: Candidate, other: Candidate, task: Task, steps: int = 60) -> list[float]:
+    """Time of a training step over that of another candidate, in pairs of steps in turn."""
+    generator = torch.Generator().manual_seed(0)
+    scenes = task.scenes(True, generator)
+    learners = []
+    for one in (candidate, other):
+        model = one.network(task.channels).to(memory_format=torch.channels_last).train()
+        learners.append((torch.optim.AdamW(model.parameters()), one.loss(model)))
+    times: list[list[float]] = [[], []]
+    batches = torch.randperm(len(scenes.labels), generator=generator).split(BATCH)[:-1]  # whole ones
+    for number, chosen in zip(range(steps), itertools.cycle(batches), strict=False):
+        for index in (0, 1) if number % 2 else (1, 0):  # neither is always the second
+            start = time.perf_counter()
+            step(*learners[index], scenes[chosen])
+            times[index].append(time.perf_counter() - start)
+    return [one / two for one, two in zip(*times, strict=True)][5:]  # the first ones allocate

@@ -1,0 +1,197 @@
+"""The page on networks of several tasks, and its picture, from the logs of their runs."""
+
+import json
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from digits import TRAINING_DIGITS
+from PIL import Image
+from safetensors.torch import load_file
+
+from abn.visualize import task_grid
+from experiments.explanations.runs import BATCH
+from experiments.multitask.cost import BACKBONE, CHUNKS, PAIRS, SIZE
+from experiments.multitask.cost import BATCH as COST_BATCH
+from experiments.multitask.runs import (
+    DEFAULT,
+    FROM_ZERO,
+    KINDS,
+    PICTURED,
+    PUBLISHED,
+    Figures,
+    file_of,
+    maps_of,
+)
+from experiments.tasks.several_digits import CLASSES, NAMES, SeveralDigits
+
+Runs = list[Figures]
+"""The figures of one network, an entry per seed."""
+
+
+PAGE = """\
+# Several tasks, several maps: the figures
+
+Written by `python examples/experiments multitask` from the logs of its runs: {versions}.
+How to build and train such a network: [tasks.md](tasks.md).
+
+ResNet-20 for CIFAR, {epochs} epochs, AdamW, batches of {batch}, bfloat16, {seeds} seeds; {training} images to
+train on, drawn anew in each epoch, and {test} test images, the same for all, 48 × 48, each with one to four
+digits that do not overlap, among pieces of others (`examples/experiments/tasks/several_digits.py`). Eleven
+tasks: is there a 0, ..., a 9, by cross-entropy, and the sum of all digits, by its squared error. The plain
+network has eleven outputs and no branch.
+
+- **Accuracy**: share of right answers to whether the digit is there.
+- **Pointing**, **energy**: in which share of the images that show the digit the highest point of its map lies
+  on it, and which share of the map does; for the sum, on any digit. Of a map with both signs, its positive
+  part.
+- **Grad-CAM**: torch-cam's, of each output of the plain network, from its last stage.
+
+## All tasks
+
+Mean / worst of the seeds. *Least*: of the ten digits, in each seed the worst one.
+
+{overview}
+
+{verdicts}
+
+## Task by task
+
+Mean of the seeds; ABN: {default}.
+
+{tasks}
+
+## The maps
+
+![{picture}](multitask.png)
+
+{picture}.
+Where a digit is not there, class activation shows the strongest of what little speaks for it, at full height:
+look at the answer first, or at the map times its probability.
+
+## What the passes cost
+
+ABN on torchvision's {backbone}, {cost_batch} images of {size} × {size}, float32, {threads} threads on a CPU;
+training with its gradients. *Folded*: the passes of all tasks as one batch (the default). *Loop*: one after
+another (`chunk=1`). Time: median of {pairs} pairs in turn, and their range. Memory: what one pass adds to a
+new process.
+
+{costs}
+
+"""
+PICTURE = (
+    "Two test images and the maps of their eleven tasks: class activation, with the sum's bias from 0; below "
+    "it the published kind, red where positive and blue where negative"
+)
+
+
+def page(directory: Path, seeds: int, epochs: int, costs: Sequence[dict[str, Any]]) -> str:
+    """The text of docs/multitask.md."""
+    runs = {
+        kind: [
+            json.loads(file_of(directory, kind, seed).read_text(encoding="utf-8")) for seed in range(seeds)
+        ]
+        for kind in (None, *KINDS)
+    }
+    libraries = [f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "torchcam")]
+    return PAGE.format(
+        versions=", ".join([*libraries, f"Python {platform.python_version()}", platform.machine()]),
+        epochs=epochs,
+        batch=BATCH,
+        seeds=seeds,
+        training=TRAINING_DIGITS,
+        test=len(SeveralDigits().test_scenes().labels),
+        overview="\n".join(overview(runs)),
+        verdicts="\n".join(f"- **{kind.title}**: {kind.verdict}" for kind in KINDS),
+        default=DEFAULT.title,
+        tasks="\n".join(task_table(runs[None], runs[DEFAULT])),
+        picture=PICTURE,
+        backbone=BACKBONE,
+        cost_batch=COST_BATCH,
+        size=SIZE,
+        threads=costs[0]["threads"],
+        pairs=PAIRS,
+        costs="\n".join(cost_table(costs)),
+    )
+
+
+def overview(runs: dict[Any, Runs]) -> list[str]:
+    """A row per network."""
+
+    def both(values: Sequence[float], worst: Callable[[Sequence[float]], float] = min) -> str:
+        return f"{statistics.mean(values):.3f} / {worst(values):.3f}"
+
+    def digits(entries: Runs, figure: str, join: Callable[[Sequence[float]], float]) -> str:
+        return both([join(entry[figure][:CLASSES]) for entry in entries])
+
+    lines = [
+        "| network, map | accuracy | accuracy, least | error of the sum | pointing | pointing, least "
+        "| energy | energy, sum |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind, entries in runs.items():
+        cells = (
+            digits(entries, "accuracy", statistics.mean),
+            digits(entries, "accuracy", min),
+            both([entry["error"] for entry in entries], max),
+            digits(entries, "pointing", statistics.mean),
+            digits(entries, "pointing", min),
+            digits(entries, "energy", statistics.mean),
+            both([entry["energy"][-1] for entry in entries]),
+        )
+        lines.append(f"| {'plain, Grad-CAM' if kind is None else kind.title} | {' | '.join(cells)} |")
+    return lines
+
+
+def task_table(plain: Runs, default: Runs) -> list[str]:
+    """A row per digit."""
+
+    def mean(entries: Runs, figure: str, task: int) -> str:
+        return f"{statistics.mean(entry[figure][task] for entry in entries):.3f}"
+
+    lines = [
+        "| task | accuracy, plain | accuracy, ABN | pointing, Grad-CAM | pointing, ABN | energy, Grad-CAM "
+        "| energy, ABN |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for task in range(CLASSES):
+        cells = [
+            mean(runs, key, task) for key in ("accuracy", "pointing", "energy") for runs in (plain, default)
+        ]
+        lines.append(f"| {NAMES[task]} | {' | '.join(cells)} |")
+    return lines
+
+
+def cost_table(costs: Sequence[dict[str, Any]]) -> list[str]:
+    """A row per number of tasks, in evaluation and in training."""
+    lines = [
+        f"| tasks | | time, folded over loop | {' | '.join(f'MiB, {title}' for title in CHUNKS)} |",
+        f"| --- | --- | --- |{' --- |' * len(CHUNKS)}",
+    ]
+    for cost in costs:
+        ratios = cost["ratios"]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        memory = " | ".join(f"{cost['memory'][title]:.0f}" for title in CHUNKS)
+        lines.append(f"| {cost['tasks']} | {cost['phase']} | {spread} | {memory} |")
+    return lines
+
+
+def picture(directory: Path) -> Image.Image:
+    """The maps of those of the first test images that show most digits."""
+    scenes = SeveralDigits().test_scenes()
+    most = scenes.labels[:PICTURED, :CLASSES].sum(dim=1).argsort(descending=True, stable=True)[:2].tolist()
+    grids = []
+    for index in most:
+        for kind, sign in ((FROM_ZERO, None), (PUBLISHED, "both")):
+            maps = load_file(maps_of(directory, kind, 0))["maps"].float()
+            image = scenes.images[index]
+            grids.append(
+                task_grid(image, maps[index], NAMES, columns=1 + len(NAMES), panel_size=96, sign=sign)
+            )
+    canvas = Image.new("RGB", (grids[0].width, sum(grid.height for grid in grids)), "white")
+    for row, grid in enumerate(grids):
+        canvas.paste(grid, (0, row * grid.height))
+    return canvas

@@ -1,0 +1,1 @@
+"""What a map costs in time and memory; writes docs/performance.md."""

@@ -1,0 +1,289 @@
+"""The page on what a map costs, from the logs."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.performance.contenders import BRANCHED, METHODS, NETWORKS, SCORE_CAM, TITLES, Network
+from experiments.performance.logs import Logs, Times, best, fastest_method, median, ratios
+from experiments.performance.training import CHECKPOINTED, TRAINED_FORMS
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A time over another, of two networks in two forms; or that over the ratio of their FLOPs."""
+
+    title: str
+    one: tuple[str, str]
+    other: tuple[str, str]
+    limit: float | None = None
+    over_flops: bool = False
+
+    def values(self, times: Times, flops: float) -> list[float]:
+        (row, form), (other, other_form) = self.one, self.other
+        values = ratios(times[row][form], times[other][other_form])
+        return [value / flops for value in values] if self.over_flops else values
+
+
+GOALS = (
+    Goal("same function / straightforward, eager", ("official", "eager"), ("straightforward", "eager"), 0.95),
+    Goal(
+        "same function, deployed / straightforward, eager",
+        ("official", "deployed"),
+        ("straightforward", "eager"),
+        0.6,
+    ),
+    Goal(
+        "same function / straightforward, deployed", ("official", "deployed"), ("straightforward", "deployed")
+    ),
+    Goal("light / plain, eager", ("light", "eager"), ("plain", "eager"), 1.02),
+    Goal("light / plain, deployed", ("light", "deployed"), ("plain", "deployed"), 1.02),
+    Goal("ABN / plain, eager, time over FLOPs", ("copy", "eager"), ("plain", "eager"), 1.1, over_flops=True),
+)
+FASTER = 1.3
+"""Explained images per second, over those of other libraries: the goal."""
+
+
+def goals_table(logs: Logs) -> str:
+    """The goals, setting by setting."""
+    limits = [f" (≤ {goal.limit})" if goal.limit else "" for goal in GOALS]
+    titles = [goal.title + limit for goal, limit in zip(GOALS, limits, strict=True)]
+    lines = [_line(["network, batch", *titles]), _line(["---"] * (1 + len(GOALS)))]
+    reached: list[list[bool]] = []
+    for network in logs.networks:
+        for batch in logs.batches(network):
+            times, flops = logs.times(network, batch), logs.flops_ratio(network, "copy")
+            values = [goal.values(times, flops) for goal in GOALS]
+            lines.append(_line([f"{network.title}, {batch}", *map(median, values)]))
+            reached.append(
+                [
+                    goal.limit is not None and round(statistics.median(value), 2) <= goal.limit
+                    for goal, value in zip(GOALS, values, strict=True)
+                ]
+            )
+    counts = [f"{sum(column)} of {len(column)}" for column in zip(*reached, strict=True)]
+    cells = [count if goal.limit else "" for goal, count in zip(GOALS, counts, strict=True)]
+    return "\n".join([*lines, _line(["**goal reached**", *cells])])
+
+
+def speed_table(logs: Logs) -> str:
+    """Explained images per second, over those of the fastest other library."""
+    titles = ("network, batch", "fastest other", "in the form", *(TITLES[row] for row in ("light", "copy")))
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    reached: list[list[bool]] = []
+    for network in logs.networks:
+        for batch in logs.batches(network):
+            times = logs.times(network, batch)
+            if not any(row in times for row in METHODS):
+                continue
+            row, seconds = fastest_method(times)
+            values = [ratios(seconds, times[ours]["deployed"]) for ours in ("light", "copy")]
+            lines.append(_line([f"{network.title}, {batch}", row, best(times[row]), *map(median, values)]))
+            reached.append([round(statistics.median(value), 2) >= FASTER for value in values])
+    counts = [f"{sum(column)} of {len(column)}" for column in zip(*reached, strict=True)]
+    return "\n".join([*lines, _line(["**goal reached**", "", "", *counts])])
+
+
+def network_table(logs: Logs, network: Network) -> str:
+    """Every contender, relative to the plain backbone as it comes."""
+    batches = logs.batches(network)
+    arithmetic = logs.read(f"arithmetic_{network.name}")
+    memory_batch = max(logs.batches(network, "memory"))
+    memory = logs.read(f"memory_{network.name}_{memory_batch}")
+    titles = ["", "FLOPs", "parameters", f"memory, batch {memory_batch}"]
+    for batch in batches:
+        titles += [f"batch {batch}: eager", "best"]
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for row in ("plain", *BRANCHED, *METHODS):
+        if row not in arithmetic:
+            continue
+        cells = [TITLES.get(row, row)]
+        cells += [f"{arithmetic[row][k] / arithmetic['plain'][k]:.3f}" for k in ("flops", "parameters")]
+        cells.append(f"{memory[row] / memory['plain']:.2f}" if row in memory else "")
+        for batch in batches:
+            times = logs.times(network, batch)
+            plain, forms = times["plain"]["eager"], times[row]
+            cells += [median(ratios(forms[form], plain)) for form in ("eager", best(forms))]
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def training_table(logs: Logs) -> str:
+    """A step of training, relative to the straightforward network's as it comes."""
+    titles = (
+        "network, batch",
+        "",
+        *(f"{form}: {what}" for form in TRAINED_FORMS for what in ("time", "memory")),
+    )
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for network in NETWORKS.values():
+        for batch in logs.batches(network, "training"):
+            times = logs.read(f"training_{network.name}_{batch}")
+            memory = logs.read(f"training_memory_{network.name}_{batch}")
+            straightforward = times["straightforward"]["eager"], memory["straightforward"]["eager"]
+            for row in times:
+                cells = [{**TITLES, CHECKPOINTED: "the same, its stage checkpointed"}[row]]
+                for form in TRAINED_FORMS:
+                    if form in times[row]:
+                        cells.append(median(ratios(times[row][form], straightforward[0])))
+                        cells.append(f"{memory[row][form] / straightforward[1]:.2f}")
+                    else:
+                        cells += ["", ""]
+                lines.append(_line([f"{network.title}, {batch}", *cells]))
+    return "\n".join(lines)
+
+
+def wrapping(logs: Logs, limit: float = 0.5) -> str:
+    """How many backbones of torchvision are wrapped within the limit, and which are not."""
+    firsts, medians, _ = zip(*(seconds := logs.read("wrapping")).values(), strict=True)
+    within = [sum(time <= limit for time in times) for times in (medians, firsts)]
+    lines = [
+        f"{within[0]} of {len(seconds)} within {limit} s ({within[1]} the first time), half of them in "
+        f"{statistics.median(medians):.2f} s. The others:",
+        "",
+        _line(["backbone", "seconds", "the first time", "`copy.deepcopy` of it"]),
+        _line(["---"] * 4),
+    ]
+    for name, (first, wrap, copied) in sorted(seconds.items(), key=lambda item: -item[1][1]):
+        if wrap > limit:
+            lines.append(_line([name, f"{wrap:.2f}", f"{first:.2f}", f"{copied:.2f}"]))
+    return "\n".join(lines)
+
+
+def score_cam(logs: Logs) -> str:
+    """What Score-CAM costs, if its library was there."""
+    times = logs.read("score_cam")
+    if SCORE_CAM not in times:
+        return ""
+    ratio = statistics.median(ratios(times[SCORE_CAM]["eager"], times["plain"]["eager"]))
+    return f"{SCORE_CAM}, one image, {NETWORKS['resnet18'].title}: {ratio:.0f} times the plain forward.\n"
+
+
+def section(logs: Logs) -> str:
+    """All about one device."""
+    added = logs.read("imports")
+    return SECTION.format(
+        **logs.machine,
+        commands="\n".join(logs.read("commands")),
+        goals=goals_table(logs),
+        speed=speed_table(logs),
+        networks="\n\n".join(f"**{n.title}**\n\n{network_table(logs, n)}" for n in logs.networks),
+        score_cam=score_cam(logs),
+        training=training_table(logs),
+        wrapping=wrapping(logs),
+        imports=f"{statistics.median(added):.3f} s (median of {len(added)} pairs of processes)",
+    )
+
+
+def page(directory: Path) -> str:
+    """The page, of all devices whose logs are there."""
+    devices = [Logs(path) for path in sorted(directory.iterdir()) if (path / "machine.json").exists()]
+    sections = [section(logs) for logs in devices]
+    if not any(logs.machine["kind"] == "cuda" for logs in devices):
+        sections.append(
+            "## GPU\n\nNone was at hand; where there is one, the same command fills this section.\n"
+        )
+    return PAGE.format(sections="\n".join(sections))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+PAGE = """\
+# What a map costs
+
+Written by `python examples/experiments performance` from the logs of its runs. Images of 224 × 224 pixels,
+1000 classes, random weights. Nothing is timed on its own: in each round, of which there are seven or more,
+all contenders run once, one after another, every other round in reverse. A figure is the median of the ratios
+within the rounds, with their quartiles.
+
+- **Eager**: as it comes, float32, channels first. Without training, a network with an attention branch, and
+  the plain backbone, run under `torch.inference_mode()`.
+- **Deployed**: channels last, bfloat16, compiled with the weights as constants, which folds the batch norms
+  ([how](running.md#deploy)); on a GPU with CUDA graphs. A method that asks for gradients cannot have that as
+  a whole. Its **best** form is the fastest of: as it comes; batch norms folded, channels last, and no
+  gradients before the layer that it explains; the same in bfloat16; and for torch-cam's Grad-CAM also what
+  comes before that layer compiled, module by module, with its weights as constants. (pytorch-grad-cam goes
+  over to NumPy, which has no bfloat16.)
+- **ABN**: a new network, `start="new"`, with a copy of the last stage at stride 1. What one with a pretrained
+  backbone costs, whose stage is dense, is in [photos.md](photos.md#what-it-costs).
+- **Straightforward**: the function of the official network with the K×K convolution on every pixel, before
+  the pool. Beside it, with `map="convolution"`, the same function as this library computes it.
+- **FLOPs** of one image, those of gradients included, **parameters**, and **memory** that one call adds at
+  its peak: over those of the plain backbone. PyTorch's counter takes the gradients of a grouped convolution
+  for those of a full one, which shows in ConvNeXt and EfficientNet where a method asks for all gradients.
+  Memory is measured of the networks alone, not of other libraries.
+
+{sections}
+## What paid, and what did not
+
+- **Pool first, convolve then** saves its share of the arithmetic: a few percent at most, since the branch
+  repeats the last stage on four times the pixels. Only another stage saves that.
+- **Channels last, bfloat16, folded batch norms** pay for every contender alike. They bring the full network
+  far below the straightforward one as it comes, and not below the same one in the same form.
+- **A full network** takes up to twice the time of the backbone alone, and longer than a Grad-CAM in its best
+  form, but for single images and deep backbones. What it gives for that is a map that takes part in the
+  decision.
+- **The light branch**, deployed, takes about as long as the backbone alone. As it comes, most of all single
+  images feel its dozen small operations. A Grad-CAM in its best form, the work of an expert, comes close to
+  it as batches grow, since a CPU has nothing left to do but convolutions, and not for single images.
+- **Training** channels last, compiled and in bfloat16 took half the time and memory of ResNets, at these
+  batches; of a few images, less is saved. Beyond that, a full network pays for its copy of the last stage, as
+  the straightforward one does: 0.9 of the time and 0.85 of the memory are out of reach with it. The light
+  branch trains as fast as the backbone alone.
+- **Checkpointing the stage** saves memory in training, for the time of one more forward through it.
+- Tried by hand, not part of the script: the look for NaN in the images took longer than the light branch of a
+  small backbone, and now looks at their sum first. Nothing came of the attention mechanism as one fused
+  operation, the class activation as a matrix product, a ReLU in place in the branch, or leaving the attention
+  logits out.
+"""
+SECTION = """\
+## {device}
+
+{machine}. {versions}.
+
+```bash
+{commands}
+```
+
+![Time of each contender over that of the plain backbone, all in their best form](performance_{kind}.png)
+
+### The goals, setting by setting
+
+Set before anything was measured. The last column is a ratio of times over the ratio of FLOPs: 1 is as fast as
+the arithmetic allows (goal on a GPU: 1.05).
+
+{goals}
+
+### Explained images per second
+
+Those of a network with an attention branch over those of the fastest other library, each in its best form
+(goal: 1.3 times as many).
+
+{speed}
+
+### Every contender
+
+Time relative to the plain backbone as it comes.
+
+{networks}
+
+{score_cam}
+### A step of training
+
+With the update by SGD, relative to the straightforward network as it comes (goals, eager: time 0.9, memory
+0.85). Memory is what the step adds at its peak to network and images: gradients, momentum, activations.
+Accelerated is channels last, compiled, under autocast to bfloat16: `--channels-last --compile --amp bfloat16`
+of [the trainer](training.md); four networks, since compiling takes its time.
+
+{training}
+
+### Before the first forward
+
+`wrap_backbone` of torchvision's classifiers, handed over as modules, the median of three times after the
+first: {wrapping}
+
+`import abn` adds to `import torch, torchvision`: {imports}.
+"""

@@ -1,0 +1,99 @@
+"""What networks and their maps are worth on photographs."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from abn import ABN, metrics
+from abn.preprocessing import Preprocessing
+from experiments.tasks.photographs import Photograph, prepared
+
+BATCH = 32
+STEPS = 16  # in which the pixels are deleted or inserted
+
+
+class Scenes:
+    """Photographs as a network gets them."""
+
+    def __init__(self, photographs: Sequence[Photograph], preprocessing: Preprocessing) -> None:
+        images, masks = zip(*(prepared(each, preprocessing) for each in photographs), strict=True)
+        self.images = torch.stack(images)
+        self.masks = None if masks[0] is None else torch.stack(masks)
+        self.classes = [each.classes for each in photographs]
+
+    def right(self, logits: Tensor) -> Tensor:
+        """Which of the predictions count as right, (N,)."""
+        predicted = logits.argmax(dim=1).tolist()
+        return torch.tensor([one in known for one, known in zip(predicted, self.classes, strict=True)])
+
+
+@torch.inference_mode()
+def logits_of(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.cat([run(batch) for batch in images.split(BATCH)])
+
+
+@torch.inference_mode()
+def predictions(model: ABN, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of both branches and the maps."""
+    parts = zip(*(model(batch) for batch in images.split(BATCH)), strict=True)
+    attention, perception, maps = map(torch.cat, parts)
+    return attention, perception, maps
+
+
+def scores(model: ABN, scenes: Scenes, plain: Tensor) -> dict[str, float]:
+    """Accuracy of both branches, and how often the attention branch says what the plain network says."""
+    attention, perception, _ = predictions(model, scenes.images)
+    return {
+        "perception": scenes.right(perception).float().mean().item(),
+        "attention": scenes.right(attention).float().mean().item(),
+        "agreement": (attention.argmax(dim=1) == plain.argmax(dim=1)).float().mean().item(),
+    }
+
+
+def random_maps(count: int, size: int) -> Tensor:
+    """Maps of noise (N, 1, h, w), the same in every run: what figures of maps are compared with."""
+    return torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def place(maps: Tensor, masks: Tensor) -> dict[str, float]:
+    """Where the maps point, in the mean."""
+    return {
+        "pointing": metrics.pointing_game(maps, masks).mean().item(),
+        "energy": metrics.energy_pointing_game(maps, masks).mean().item(),
+    }
+
+
+def faithfulness(model: Callable[[Tensor], Any], images: Tensor, maps: Tensor) -> dict[str, float]:
+    """What becomes of the prediction without, and with only, what the maps point at; the mean over images."""
+    step = math.ceil(images.shape[-2] * images.shape[-1] / STEPS)
+    parts = list(zip(images.split(BATCH), maps.split(BATCH), strict=True))
+    return {
+        metric.__name__: torch.cat([metric(model, *part, step=step) for part in parts]).mean().item()
+        for metric in (metrics.deletion, metrics.insertion)
+    }
+
+
+def times(
+    runs: dict[str, Callable[[Tensor], object]], images: Tensor, rounds: int = 15
+) -> dict[str, list[float]]:
+    """Seconds of each without gradients, in rounds of all in turn."""
+    with torch.inference_mode():
+        return seconds_of(runs, images, rounds)
+
+
+def seconds_of(
+    runs: dict[str, Callable[[Tensor], object]], images: Tensor, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each, in rounds of all in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 2):  # the first two warm up
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(images)
+            if number > 1:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds

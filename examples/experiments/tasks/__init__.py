@@ -1,0 +1,1 @@
+"""The images that the experiments learn from, and are measured on."""

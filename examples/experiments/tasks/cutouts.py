@@ -1,0 +1,91 @@
+"""Kinds of objects: cut-outs pasted on photographs, so that it is known where each object is.
+
+The objects (Tux Paint's stamps) and the backgrounds (MATE's) of the test images are in none of the training
+images. They are composites, not natural photographs.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
+
+from abn.images import read_image
+from experiments.tasks.images import Images, Task
+from experiments.tasks.photographs import BACKGROUNDS, PLAIN, STAMPS, check_packages, pasted
+
+KINDS = {
+    "bird": ("animals/birds",),
+    "mammal": ("animals/mammals",),
+    "fish": ("animals/fish",),
+    "insect": ("animals/insects",),
+    "fruit": ("food/fruit",),
+    "vegetable": ("food/vegetables",),
+    "flower": ("plants/flowers",),
+    "tool": ("household/tools",),
+    "planet": ("space/moon", "space/planets"),
+    "vehicle": ("vehicles", "military/vehicles"),
+    "instrument": ("hobbies/music",),
+}
+"""Folders of each kind, with those within; drawings and toys are left out."""
+NOT_PHOTOGRAPHS = {"cartoon", "toys", "plastic"}
+TEST_SHARE = 0.3  # of the names of each kind's objects
+TEST_BACKGROUNDS = ("Dune", "Storm")
+PLACES = 8  # at which each object is pasted
+
+
+def cutouts(size: int) -> Task:
+    """The task, with images of ``size`` × ``size`` pixels."""
+    check_packages()
+    draw = random.Random(0)
+    train, test = [], []
+    for label, folders in enumerate(KINDS.values()):
+        files = sorted(file for folder in folders for file in (STAMPS / folder).rglob("*.png"))
+        for_training, for_test = split([file for file in files if is_photograph(file)], draw)
+        train += [(file, label) for file in for_training]
+        test += [(file, label) for file in for_test]
+    others = [name for name in PLAIN if name not in TEST_BACKGROUNDS]
+    return Task(
+        "cutouts",
+        list(KINDS),
+        composites_of(train, others, size, draw),
+        composites_of(test, TEST_BACKGROUNDS, size, draw),
+        (-1,),
+    )
+
+
+def is_photograph(file: Path) -> bool:
+    """Whether it is one, and not the mirror image of another."""
+    return not NOT_PHOTOGRAPHS.intersection(file.parts) and not file.stem.endswith("_mirror")
+
+
+def split(files: Sequence[Path], draw: random.Random) -> tuple[list[Path], list[Path]]:
+    """Files to train on, and to test with. Names that begin alike (gnu-baby, gnu-sitting) stay together."""
+    names = sorted({re.split("[-_]", file.stem)[0] for file in files})
+    held_out = set(draw.sample(names, round(TEST_SHARE * len(names))))
+    parts: tuple[list[Path], list[Path]] = ([], [])
+    for file in files:
+        parts[re.split("[-_]", file.stem)[0] in held_out].append(file)
+    return parts
+
+
+def composites_of(
+    objects: Sequence[tuple[Path, int]], backgrounds: Sequence[str], size: int, draw: random.Random
+) -> Images:
+    """Each object at several random places."""
+    photographs = [read_image(BACKGROUNDS / f"{name}.jpg") for name in backgrounds]
+    pixels, labels, masks = [], [], []
+    for file, label in objects:
+        with Image.open(file) as opened:
+            cutout = opened.convert("RGBA")
+        for _ in range(PLACES):
+            scene = pasted(cutout, draw.choice(photographs), [label], draw)
+            image = scene.image.resize((size, size), Image.Resampling.LANCZOS)
+            pixels.append(transforms.pil_to_tensor(image))
+            mask = Image.fromarray(scene.mask.numpy()).resize((size, size), Image.Resampling.NEAREST)
+            masks.append(transforms.pil_to_tensor(mask)[0] > 0)
+            labels.append(label)
+    return Images(torch.stack(pixels), torch.tensor(labels), torch.stack(masks))
