@@ -10,48 +10,120 @@ to compare, without. Ten minutes on one CPU core that knows bfloat16.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
-from digits import TRAINING_DIGITS
-from experiments.explanations.candidates import DEFAULT
-from experiments.explanations.losses import Scores
-from experiments.explanations.runs import accuracy, place, predict, train
-from experiments.tasks.located_digits import BIASED, UNBIASED, Scenes, Task
+from colored_digits import place_colored
+from digits import TRAINING_DIGITS, scans
 from torch import Tensor
 
-from abn import ABN, ABNLoss, AttentionMapLoss, metrics
+from abn import ABN, ABNLoss, ABNOutput, AttentionMapLoss, abn_cifar_resnet, metrics
 from abn.losses import Guidance
 
+BETRAYED = 0.9  # share of the training images whose square has the color of the class
+EDITED = 0.1  # share of the training digits whose maps are edited
 WEIGHTS: dict[Guidance, float] = {"match": 0.3, "suppress_outside": 0.3, "energy": 3.0}
 """γ of each map loss."""
-SHARE = 0.1  # of the training digits, whose maps are edited
+BATCH = 64
 LEARNING_RATE = 3e-3
 Figures = dict[str, float]
 
 
-class GuidedLoss:
-    """The loss of the paper, and γ times that of the maps that were edited."""
+class Images(NamedTuple):
+    """Colored digits, each on a canvas of its own."""
 
-    def __init__(self, model: ABN, guidance: Guidance, weight: float, edited: Tensor) -> None:
-        self.model = model
-        self.scores = ABNLoss()
-        self.map = AttentionMapLoss(guidance)
-        self.weight = weight
-        self.edited = edited
+    pixels: Tensor  # (N, 3, 48, 48), in 0..1
+    labels: Tensor  # (N,)
+    boxes: Tensor  # (N, 4), x1 y1 x2 y2 of the digits
+    digits: Tensor  # (N,), which of the scanned digits each shows
 
-    def __call__(self, batch: Scenes) -> Tensor:
-        output = self.model(batch.images)
-        maps = metrics.box_masks(batch.boxes, batch.images.shape[-2:])  # the edited ones; others are skipped
-        distance = self.map(output.attention_map, maps, given=self.edited[batch.scans])
-        return self.scores(output, batch.labels) + self.weight * distance
+    def part(self, chosen: Tensor) -> "Images":
+        pixels = self.pixels[chosen].contiguous(memory_format=torch.channels_last)  # as CPUs prefer
+        return Images(pixels, self.labels[chosen], self.boxes[chosen], self.digits[chosen])
 
 
-def to_edit(model: ABN, scenes: Scenes, count: int, generator: torch.Generator) -> Tensor:
-    """Which scans (N,) to edit the maps of: misclassified ones, and if they are too few, others at random."""
-    right = predict(model, scenes).perception_logits.argmax(dim=1) == scenes.labels
+def make_images(train: bool, betrayed: float, generator: torch.Generator) -> Images:
+    """Places all scanned digits of the training or the test set anew."""
+    digits, labels = scans(train)
+    pixels, boxes = place_colored(digits, labels, digits, betrayed, generator)
+    return Images(pixels, labels, boxes, torch.arange(len(labels)))
+
+
+Loss = Callable[[ABNOutput, Images], Tensor]
+
+
+def score_loss(output: ABNOutput, batch: Images) -> Tensor:
+    """The loss of the paper."""
+    return ABNLoss()(output, batch.labels)
+
+
+def guided_loss(guidance: Guidance, weight: float, edited: Tensor) -> Loss:
+    """The loss of the paper, and γ times that of the edited maps.
+
+    Args:
+        guidance: Kind of the loss on maps.
+        weight: Its weight γ.
+        edited: (N,), bool: the scanned digits whose maps were edited. Others have no loss on their maps.
+    """
+    of_maps = AttentionMapLoss(guidance)
+
+    def loss(output: ABNOutput, batch: Images) -> Tensor:
+        maps = metrics.box_masks(batch.boxes, batch.pixels.shape[-2:])
+        distance = of_maps(output.attention_map, maps, given=edited[batch.digits])
+        return score_loss(output, batch) + weight * distance
+
+    return loss
+
+
+def train(
+    model: ABN, loss: Loss, betrayed: float, seed: int, epochs: int, learning_rate: float = LEARNING_RATE
+) -> None:
+    """Trains a network in place: AdamW, the learning rate up for a tenth of the steps and then down."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    model.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
+    steps = TRAINING_DIGITS // BATCH
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=epochs * steps, pct_start=0.1
+    )
+    for _ in range(epochs):
+        images = make_images(True, betrayed, generator)  # new places in every epoch
+        order = torch.randperm(TRAINING_DIGITS, generator=generator)
+        for chosen in order[: steps * BATCH].split(BATCH):
+            batch = images.part(chosen)
+            with torch.autocast("cpu", torch.bfloat16):
+                value = loss(model(batch.pixels), batch)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+
+
+@torch.no_grad()
+def predict(model: ABN, images: Images) -> ABNOutput:
+    """Scores and maps of all images."""
+    model.eval()
+    outputs = [model(pixels) for pixels in images.pixels.split(BATCH)]
+    return ABNOutput(*map(torch.cat, zip(*outputs, strict=True)))
+
+
+def figures_of(model: ABN, test: Images) -> Figures:
+    """Accuracy, and where the maps point."""
+    output = predict(model, test)
+    masks = metrics.box_masks(test.boxes, test.pixels.shape[-2:])
+    right = output.perception_logits.argmax(dim=1) == test.labels
+    return {
+        "accuracy": right.float().mean().item(),
+        "pointing": metrics.pointing_game(output.attention_map, masks).mean().item(),
+        "energy": metrics.energy_pointing_game(output.attention_map, masks).mean().item(),
+    }
+
+
+def choose_to_edit(model: ABN, images: Images, count: int, generator: torch.Generator) -> Tensor:
+    """Which digits (N,) to edit the maps of: those that are misclassified, then others at random."""
+    right = predict(model, images).perception_logits.argmax(dim=1) == images.labels
     order = torch.argsort(right + torch.rand(len(right), generator=generator))  # wrong ones are below 1
     chosen = torch.zeros(len(right), dtype=torch.bool)
     chosen[order[:count]] = True
@@ -69,28 +141,26 @@ def experiment(
         more_epochs: Of the fine-tuning.
         weights: The map losses to try, with their γ.
     """
-    test = BIASED.test_scenes()
+    test = make_images(False, 0.0, torch.Generator().manual_seed(0))
 
-    def figures(model: ABN) -> Figures:
-        output = predict(model, test)
-        return {"accuracy": accuracy(output.perception_logits, test), **place(test, output.attention_map)}
-
-    def trained(task: Task) -> ABN:
+    def trained(betrayed: float) -> ABN:
         torch.manual_seed(seed)
-        model = DEFAULT.network(task.channels)
-        train(model, Scores(model), task, seed, epochs)
+        model = abn_cifar_resnet(20, in_channels=3)
+        train(model, score_loss, betrayed, seed, epochs)
         return model
 
-    misled = trained(BIASED)
-    results = {"not misled": figures(trained(UNBIASED)), "misled": figures(misled)}
+    misled = trained(BETRAYED)
+    results = {"not misled": figures_of(trained(0.0), test), "misled": figures_of(misled, test)}
     generator = torch.Generator().manual_seed(seed)
-    scenes = BIASED.scenes(True, generator)
-    edited = to_edit(misled, scenes, round(SHARE * TRAINING_DIGITS), generator)
-    for guidance in (None, *weights):
+    images = make_images(True, BETRAYED, generator)
+    edited = choose_to_edit(misled, images, round(EDITED * TRAINING_DIGITS), generator)
+    losses: dict[str, Loss] = {"fine-tuned without maps": score_loss}
+    for guidance, weight in weights.items():
+        losses[f"fine-tuned, {guidance}"] = guided_loss(guidance, weight, edited)
+    for name, loss in losses.items():
         model = deepcopy(misled)
-        loss = Scores(model) if guidance is None else GuidedLoss(model, guidance, weights[guidance], edited)
-        train(model, loss, BIASED, seed + 100, more_epochs, LEARNING_RATE)
-        results["fine-tuned without maps" if guidance is None else f"fine-tuned, {guidance}"] = figures(model)
+        train(model, loss, BETRAYED, seed + 100, more_epochs)
+        results[name] = figures_of(model, test)
     return results
 
 

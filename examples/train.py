@@ -5,8 +5,7 @@
     python examples/train.py --recipe examples/recipes/cifar100_resnet110.yaml
     torchrun --nproc-per-node 8 examples/train.py --recipe examples/recipes/imagenet_resnet50.yaml
 
-Ctrl-C saves and leaves; the same command with --resume goes on as if nothing had happened. docs/training.md
-tells more.
+Ctrl-C saves and leaves; the same command with --resume goes on as if nothing had happened: docs/training.md.
 """
 
 import math
@@ -20,7 +19,7 @@ import torch
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from training.checkpoints import alone, load_checkpoint, save_checkpoint
+from training.checkpoints import alone, load_state, save_state
 from training.checks import check_options, check_room, check_same, comparable, complete
 from training.data import TrainingBatches, fetch, find_data, training_loader, validation_loader
 from training.distributed import Processes
@@ -139,8 +138,7 @@ class Trainer:
                 if progress.advance():
                     progress.show(means := self.totals.means())
                     self.check_finite(means)
-        means = Totals(self.branches, processes.sum(self.totals.sums)).means()
-        self.check_finite(means)
+        means = self.means_of_all(self.totals)
         seconds = time.monotonic() - began
         return {
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -192,9 +190,14 @@ class Trainer:
                 with self.autocast():
                     output = self.evaluated(images)
                 totals.add(logits_of(output), labels, nn.functional.cross_entropy)
-        means = Totals(self.branches, processes.sum(totals.sums)).means()
-        self.check_finite(means)
+        means = self.means_of_all(totals)
         return {f"validation_{name}": value for name, value in means.items()}
+
+    def means_of_all(self, totals: Totals) -> dict[str, float]:
+        """Losses and accuracies over the images of all processes."""
+        means = Totals(self.branches, self.processes.sum(totals.sums)).means()
+        self.check_finite(means)
+        return means
 
     def check_finite(self, means: dict[str, float]) -> None:
         """Raises a ValueError if the training has diverged, so that nothing of it is saved."""
@@ -211,18 +214,12 @@ class Trainer:
 
     def to_device(self, batch: list[Tensor]) -> tuple[Tensor, Tensor]:
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
-        images, labels = batch
-        device = self.processes.device
-        return (
-            images.to(device, non_blocking=True, memory_format=layout),
-            labels.to(device, non_blocking=True),
-        )
+        images, labels = (values.to(self.processes.device, non_blocking=True) for values in batch)
+        return images.contiguous(memory_format=layout), labels
 
     def autocast(self) -> torch.autocast:
-        precision = self.options.amp or "bfloat16"
-        return torch.autocast(
-            self.processes.device.type, getattr(torch, precision), enabled=self.options.amp is not None
-        )
+        precision = getattr(torch, self.options.amp or "bfloat16")
+        return torch.autocast(self.processes.device.type, precision, enabled=self.options.amp is not None)
 
     def save(self) -> None:
         """Writes a checkpoint, in one of the processes."""
@@ -240,7 +237,7 @@ class Trainer:
             **{name: getattr(self, name) for name in ("epoch", "step", "best", "history")},
             "options": comparable(self.options, self.data),
         }
-        save_checkpoint(state, self.options.output)
+        save_state(state, self.options.output)
 
     def restore(self) -> None:
         """Reads the last checkpoint, if the run is to be resumed and there is one.
@@ -248,7 +245,7 @@ class Trainer:
         Raises:
             ValueError: If it is of a run with other options, or none can be read.
         """
-        state = load_checkpoint(self.options.output, self.processes) if self.options.resume else None
+        state = load_state(self.options.output, self.processes) if self.options.resume else None
         if state is None:
             return
         check_same(complete(state["options"]), comparable(self.options, self.data), self.options.output)

@@ -1,15 +1,18 @@
 """The benchmark: its baseline, the forms that networks run in, what it measures, and the page it writes."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from experiments.common.memory import added_memory, in_new_process
+from experiments.common.timing import in_turn, ratios
 from experiments.performance import measure
 from experiments.performance.contenders import METHODS, MODELS, NETWORKS, official, straightforward
 from experiments.performance.forms import fold_batch_norms
 from experiments.performance.inference import forms_of
-from experiments.performance.logs import best, fastest_method, ratios
+from experiments.performance.logs import best, fastest_method
 from experiments.performance.page import page
 from experiments.performance.picture import picture
 from experiments.performance.training import TRAINED, checkpointed, step_of
@@ -56,15 +59,18 @@ def test_folded_norms_leave_the_logits(backbone):
 
 def test_calls_take_turns_and_the_order_is_reversed_every_other_round():
     order = []
-    times = measure.in_turn({name: lambda name=name: order.append(name) for name in "ab"}, 0, "cpu")
+    times = in_turn({name: lambda name=name: order.append(name) for name in "ab"}, rounds=7)
     assert "".join(order) == 4 * "baab" + "ba"
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 7, "b": 7}
 
 
+def memory_of_256_mebibytes() -> float:
+    return added_memory(lambda: torch.ones(64, 2**20).sum())
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_added_memory_is_that_of_the_call():
-    if not measure.Path("/proc/self/clear_refs").exists():
-        pytest.skip("needs Linux")
-    assert measure.added_memory(lambda: torch.ones(64, 2**20).sum(), "cpu") == pytest.approx(256, rel=0.1)
+    assert in_new_process(memory_of_256_mebibytes) == pytest.approx(256, rel=0.1)
 
 
 def test_step_updates_every_weight(backbone):

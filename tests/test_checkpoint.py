@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from abn import abn_cifar_resnet, hub
-from abn.checkpoint import CheckpointError, read_checkpoint
+from abn.checkpoint import CheckpointError, read_weights
 from abn.hub.official import to_reference
 
 
@@ -36,7 +36,7 @@ def trainers(state_dict: dict[str, torch.Tensor], **others: object) -> dict[str,
 
 
 def assert_read(path: Path, expected: dict[str, torch.Tensor]) -> None:
-    found, _ = read_checkpoint(path)
+    found, _ = read_weights(path)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
@@ -105,7 +105,7 @@ def test_payload_of_a_malicious_pickle_does_not_run(official, place, zipped, tmp
 def test_plain_pickle_is_refused(tmp_path):
     (tmp_path / "model.pth").write_bytes(pickle.dumps(Payload(tmp_path / "was here")))
     with pytest.raises(CheckpointError, match=r"damaged, cut short or no checkpoint|could restore"):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
     assert not (tmp_path / "was here").exists()
 
 
@@ -113,7 +113,7 @@ def test_pickled_module_is_refused_with_the_way_out(tmp_path):
     torch.save(torch.nn.DataParallel(torch.nn.Linear(2, 2)), tmp_path / "model.pth")
     message = r"torch\.nn\.parallel\.data_parallel\.DataParallel, .* torch\.save\(model\.state_dict\(\)"
     with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("kind", ["zip", "before PyTorch 1.6", "safetensors"])
@@ -128,7 +128,7 @@ def test_file_cut_short_is_refused(official, kind, tmp_path):
     for length in [1, *lengths, len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match="damaged"):
-            read_checkpoint(path)
+            read_weights(path)
 
 
 def test_random_bytes_are_refused(tmp_path):
@@ -136,7 +136,7 @@ def test_random_bytes_are_refused(tmp_path):
     for length in [2, 8, 9, 100, 10_000] * 10:
         (tmp_path / "model.pth").write_bytes(generator.randbytes(length))
         with pytest.raises(CheckpointError, match="damaged, cut short or no checkpoint"):
-            read_checkpoint(tmp_path / "model.pth")
+            read_weights(tmp_path / "model.pth")
 
 
 def test_flipped_bits_never_raise_anything_else(official, tmp_path):
@@ -152,7 +152,7 @@ def test_flipped_bits_never_raise_anything_else(official, tmp_path):
         damaged[generator.randrange(start, end)] ^= 1 << generator.randrange(8)
         (tmp_path / "model.pth").write_bytes(damaged)
         try:
-            read_checkpoint(tmp_path / "model.pth")
+            read_weights(tmp_path / "model.pth")
         except CheckpointError:
             refused += 1
     assert refused > 50
@@ -165,7 +165,7 @@ def test_refusal_never_advises_to_unpickle(official, kind, tmp_path):
     else:
         torch.save(official, tmp_path / "model.pth", pickle_protocol=4)
     with pytest.raises(CheckpointError, match=r"TorchScript|Unsupported operand") as raised:
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
     assert "False" not in str(raised.value)
 
 
@@ -174,7 +174,7 @@ def test_entries_of_one_name_are_refused(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"entries \['fc\.bias', 'module\.fc\.bias'\] stand for the same"
     ):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,14 @@ def test_entries_of_one_name_are_refused(tmp_path):
 def test_file_of_another_kind_is_refused(content, message, tmp_path):
     (tmp_path / "model.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 def test_directory_and_missing_file_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="is a directory, expected a file"):
-        read_checkpoint(tmp_path)
+        read_weights(tmp_path)
     with pytest.raises(FileNotFoundError):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 def test_numpy_scalar_that_claims_much_memory_takes_none(official, tmp_path):
@@ -222,7 +222,7 @@ def test_weights_that_share_memory_are_read(official, tmp_path):
 def test_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="is a device, expected a file"):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 def test_zip_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch):
@@ -237,14 +237,14 @@ def test_zip_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: read.append(args))
     with pytest.raises(CheckpointError, match=r"but claims to unpack to 167\d\d\d\d\d"):
-        read_checkpoint(tmp_path / "bomb.pth")
+        read_weights(tmp_path / "bomb.pth")
     assert not read
 
 
 def test_weights_that_claim_more_than_the_file_are_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"claims to hold more weights than that: conv1\.weight"):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize(
@@ -262,20 +262,20 @@ def test_weights_that_claim_more_than_the_file_are_refused(tmp_path):
 def test_what_is_no_array_of_numbers_is_refused(value, message, tmp_path):
     torch.save({"conv1.weight": value}, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("content", [[], {}, [torch.zeros(1)], torch.zeros(1), 3, {"state_dict": {}}])
 def test_what_is_no_state_dict_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="expected"):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 def test_names_that_are_no_texts_are_refused(tmp_path):
     torch.save({1: torch.zeros(1)}, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="holds 1, expected tensors"):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -283,4 +283,4 @@ def test_weights_that_are_not_finite_are_loaded_with_a_warning(official, value, 
     official = official | {"fc.bias": torch.full((10,), value)}
     torch.save(official, tmp_path / "model.pth")
     with pytest.warns(UserWarning, match=r"NaN or infinite weights: fc\.bias"):
-        read_checkpoint(tmp_path / "model.pth")
+        read_weights(tmp_path / "model.pth")

@@ -9,12 +9,13 @@ import pytest
 import torch
 from colored_digits import CANVAS, PIECE, place_colored
 from digits import scans
+from experiments.explanations import runs
 from experiments.explanations.candidates import CANDIDATES
 from experiments.explanations.page import TASKS, page
 from experiments.explanations.pictures import choose, comparison
-from experiments.explanations.runs import OTHERS, cost, directory_of, predict, stored
-from experiments.tasks.located_digits import BIASED, COLORED, GRAY
-from finetune_attention import GuidedLoss, to_edit
+from experiments.explanations.runs import OTHERS, directory_of, stored
+from experiments.tasks.located_digits import COLORED, GRAY
+from finetune_attention import choose_to_edit, guided_loss, make_images, predict
 from safetensors.torch import save_file
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -59,10 +60,10 @@ def test_square_and_digit_lie_apart():
 
 def test_maps_of_misclassified_images_are_edited_first():
     model = CANDIDATES[0].network(3)
-    scenes = BIASED.scenes(True, torch.Generator().manual_seed(0))[torch.arange(64)]
-    wrong = predict(model, scenes).perception_logits.argmax(dim=1) != scenes.labels
-    few = to_edit(model, scenes, 5, torch.Generator().manual_seed(0))
-    most = to_edit(model, scenes, int(wrong.sum()) + 2, torch.Generator().manual_seed(0))
+    images = make_images(True, 0.9, torch.Generator().manual_seed(0)).part(torch.arange(64))
+    wrong = predict(model, images).perception_logits.argmax(dim=1) != images.labels
+    few = choose_to_edit(model, images, 5, torch.Generator().manual_seed(0))
+    most = choose_to_edit(model, images, int(wrong.sum()) + 2, torch.Generator().manual_seed(0))
     assert few.sum() == 5
     assert wrong[few].all()
     assert most.sum() == wrong.sum() + 2
@@ -71,12 +72,12 @@ def test_maps_of_misclassified_images_are_edited_first():
 
 def test_guided_loss_asks_only_of_edited_maps():
     model = CANDIDATES[0].network(3).eval()
-    batch = BIASED.scenes(True, torch.Generator().manual_seed(0))[torch.tensor([3, 8])]
+    batch = make_images(True, 0.9, torch.Generator().manual_seed(0)).part(torch.tensor([3, 8]))
     losses = []
     for edited in ([], [8], [3, 8]):
         chosen = torch.zeros(1300, dtype=torch.bool)
         chosen[edited] = True
-        losses.append(GuidedLoss(model, "energy", 3.0, chosen)(batch).item())
+        losses.append(guided_loss("energy", 3.0, chosen)(model(batch.pixels), batch).item())
     assert losses[0] < min(losses[1:])
     assert losses[1] != losses[2]
 
@@ -95,10 +96,17 @@ def test_every_candidate_is_another_network_or_loss():
     assert len(results) == len(CANDIDATES)
 
 
-def test_cost_compares_steps_in_turn():
-    ratios = cost(CANDIDATES[0], CANDIDATES[1], GRAY, steps=7)
-    assert len(ratios) == 2
-    assert min(ratios) > 0
+def test_cost_is_the_step_of_the_first_candidate_over_that_of_the_second(monkeypatch):
+    seconds = {}
+
+    def in_turn(calls, *, rounds):
+        for name, call in calls.items():
+            call()
+            seconds[name] = [2.0 + name] * rounds
+        return seconds
+
+    monkeypatch.setattr(runs, "in_turn", in_turn)
+    assert runs.cost(CANDIDATES[0], CANDIDATES[1], GRAY, rounds=3) == [2 / 3] * 3
 
 
 def log(directory: Path, names: list[str], accuracy: float, count: int) -> None:

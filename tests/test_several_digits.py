@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from experiments.common.memory import in_new_process
 from experiments.multitask import cost
 from experiments.multitask.page import page, picture
 from experiments.multitask.runs import KINDS, answers, criterion, file_of, loss_of, maps_of, places
@@ -85,16 +86,22 @@ def test_page_and_picture_tell_what_was_logged(tmp_path):
     assert picture(tmp_path).size == ((1 + TASKS) * 104 - 8, 4 * 118)
 
 
-def test_cost_compares_passes_in_turn(monkeypatch):
+@pytest.mark.parametrize("training", [False, True])
+def test_cost_is_the_folded_pass_over_the_loop(training, monkeypatch):
+    seconds = {}
+
+    def in_turn(calls, *, rounds):
+        for chunk, call in calls.items():
+            call()
+            seconds[chunk] = [1.0 if chunk is None else 4.0] * rounds
+        return seconds
+
     monkeypatch.setattr(cost, "SIZE", 64)
-    monkeypatch.setattr(cost, "PAIRS", 2)
-    for training in (False, True):
-        ratios = cost.time_ratios(2, training)
-        assert len(ratios) == 2
-        assert min(ratios) > 0
+    monkeypatch.setattr(cost, "in_turn", in_turn)
+    assert cost.time_ratios(2, training) == [0.25] * cost.PAIRS
 
 
 @pytest.mark.slow
 def test_cost_measures_memory_in_a_process_of_its_own():
-    folded, loop = (cost.peak_memory(10, False, chunk) for chunk in (None, 1))
+    folded, loop = (in_new_process(cost.peak_memory, 10, False, chunk) for chunk in (None, 1))
     assert folded > loop

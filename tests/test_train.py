@@ -581,7 +581,7 @@ def remove(path):
         ("--evaluate nothing.pt", None, "there is no file nothing.pt"),
         ("--evaluate nothing", None, "there is no file nothing"),
         ("--sync-batchnorm", None, "--sync-batchnorm needs GPUs"),
-        ("--device gpu", None, "--device is 'gpu', which is not to be had here"),
+        ("--device gpu", None, "--device is 'gpu', which is not available on this machine"),
         ("--auto-augment foo", None, "--auto-augment is 'foo', no policy of timm"),
         ("--uncropped --data digits", None, "--uncropped is for images of a folder"),
         ("--auto-augment rand --data digits", None, "--auto-augment is of no use for digits"),

@@ -34,10 +34,23 @@ from abn.retrofit.backbones import create_backbone, input_shape
 from abn.retrofit.cut import cut, keep_input
 from abn.retrofit.dense import dense_copy
 from abn.retrofit.dry_run import dry_run
-from experiments.common.runs import DOCS
+from experiments.common.runs import DOCS, write_text
+from experiments.common.tables import table
 
 COLUMNS = ["model", "family", "parameters", "split", "features", "map", "stage", "classifier"]
 COLUMNS += ["equal", "dense error", "gradients", "image", "note"]
+HEAD = [
+    "family",
+    "wrapped",
+    "run",
+    "equal",
+    "gradients",
+    "dense",
+    "keeps its stride",
+    "none",
+    "exact",
+    "classifier",
+]
 EXACT = 1e-4  # of the standard deviation of the last feature map
 IMAGE_SIZES = (64, 96, 128, 160, 192, 224, 256, 288, 320)
 
@@ -63,7 +76,7 @@ def main() -> None:
         for row in tqdm(work, total=len(todo), unit="model", disable=None):
             rows[row["model"]] = row
             write_table(table, rows)
-    write(arguments.directory / "coverage.md", report(rows, arguments.limit))
+    write_text(arguments.directory / "coverage.md", report(rows, arguments.limit))
     print(f"{sum(row['split'] != '' for row in rows.values())} of {len(rows)} models wrapped, see {table}")
 
 
@@ -197,14 +210,7 @@ def write_table(path: Path, rows: dict[str, dict[str, str]]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows[name] for name in sorted(rows))
-    write(path, text.getvalue())
-
-
-def write(path: Path, text: str) -> None:
-    """In one step, so that a run which is stopped leaves the file whole."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_text(path, text.getvalue())
 
 
 def report(rows: dict[str, dict[str, str]], limit: float) -> str:
@@ -220,11 +226,16 @@ def report(rows: dict[str, dict[str, str]], limit: float) -> str:
         versions=f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}",
         limit=f"{limit:g}",
         exact=EXACT,
-        wrapped="\n".join(line(family, done) for family, done in wrapped.items()),
-        refused="\n".join(
-            f"| {family} | {len(notes)} of {len(families[family])} | {most_common(notes)} |"
-            for family, notes in sorted(refused.items())
-            if notes
+        wrapped=table([HEAD, *(line(family, done) for family, done in wrapped.items())]),
+        refused=table(
+            [
+                ["family", "models", "what the error says, most often"],
+                *(
+                    [family, f"{len(notes)} of {len(families[family])}", most_common(notes)]
+                    for family, notes in sorted(refused.items())
+                    if notes
+                ),
+            ]
         ),
     )
 
@@ -233,15 +244,15 @@ def wrapped_of(models: list[dict[str, str]]) -> list[dict[str, str]]:
     return [row for row in models if row["split"]]
 
 
-def line(family: str, done: list[dict[str, str]]) -> str:
+def line(family: str, done: list[dict[str, str]]) -> list[object]:
     ran = [row for row in done if row["image"]]
-    figures = [len(done), len(ran), sum(row["equal"] == "yes" for row in ran)]
+    figures: list[object] = [family, len(done), len(ran), sum(row["equal"] == "yes" for row in ran)]
     figures += [sum(row["gradients"] == "all" for row in ran)]
     figures += [sum(row["stage"] == kind for row in done) for kind in ("dense", "keeps its stride", "none")]
     compared = [float(row["dense error"]) for row in ran if row["dense error"]]
     figures += [f"{sum(error <= EXACT for error in compared)} of {len(compared)}"]
     figures += [sum(row["classifier"] != "" for row in done)]
-    return f"| {family} | {' | '.join(map(str, figures))} |"
+    return figures
 
 
 def most_common(notes: list[str]) -> str:
@@ -269,13 +280,9 @@ map, and the reason where it is refused.
   pixel, to {exact:g} of its standard deviation.
 - **classifier**: the attention branch starts from the model's own classifier. The others start anew.
 
-| family | wrapped | run | equal | gradients | dense | keeps its stride | none | exact | classifier |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {wrapped}
 
 ## Refused
 
-| family | models | what the error says, most often |
-| --- | ---: | --- |
 {refused}
 """

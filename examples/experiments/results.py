@@ -20,8 +20,8 @@ import timm
 import torch
 import torchvision
 
-from abn.saving import replacing
-from experiments.common.runs import DOCS
+from experiments.common.runs import DOCS, write_text
+from experiments.common.tables import table
 
 EXAMPLES = Path(__file__).resolve().parents[1]
 COMMAND = "--model abn_cifar_resnet --model-arguments depth=20 --amp bfloat16 --channels-last --workers 0"
@@ -44,48 +44,55 @@ def report(plain: list[Rows], abn: list[Rows], times: list[tuple[float, float]],
         "ABN, attention branch": [100 * float(rows[-1]["validation_top1_attention"]) for rows in abn],
         "ABN, perception branch": [100 * float(rows[-1]["validation_top1_perception"]) for rows in abn],
     }
-    lines = [
-        "# With and without an attention branch",
-        "",
-        "Written by `python examples/experiments results` from the logs of its runs.",
-        "",
-        "ResNet-20 for CIFAR on handwritten digits among clutter, 48 × 48, 1300 images to train on and 497 "
-        f"to test on (`examples/digits.py`); {epochs} epochs of",
-        "",
-        "```bash",
-        f"python examples/train.py {COMMAND} --seed 0  # with --plain, and without",
-        "```",
-        "",
-        "with all other options at their defaults. Accuracy on the test images after the last epoch, in %:",
-        "",
-        f"| seed | {' | '.join(columns)} |",
-        f"| --- |{' --- |' * len(columns)}",
-    ]
+    rows = [["seed", *columns]]
     for seed in range(len(plain)):
-        lines.append(f"| {seed} | {' | '.join(f'{values[seed]:.1f}' for values in columns.values())} |")
+        rows.append([str(seed), *(f"{values[seed]:.1f}" for values in columns.values())])
     for name, summary in (
         ("mean", statistics.mean),
         ("standard deviation", statistics.stdev),
         ("worst", min),
     ):
-        lines.append(
-            f"| **{name}** | {' | '.join(f'{summary(values):.1f}' for values in columns.values())} |"
-        )
+        rows.append([f"**{name}**", *(f"{summary(values):.1f}" for values in columns.values())])
     gain = statistics.mean(columns["ABN, perception branch"]) - statistics.mean(columns["plain"])
     ratios = [with_branch / without for without, with_branch in times]
-    lines += [
-        "",
-        f"The perception branch, which is the prediction, differs from the plain network by {gain:+.1f} in "
-        "the mean.",
-        "",
-        f"Time per epoch with the attention branch over that without, in {len(ratios)} pairs of epochs in "
-        f"turn: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}. Both "
-        "draw their digits within that time.",
-        "",
-        f"{platform.machine()}, one thread, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, timm {timm.__version__}.",
-    ]
-    return "\n".join(lines) + "\n"
+    return PAGE.format(
+        epochs=epochs,
+        command=COMMAND,
+        results=table(rows),
+        gain=gain,
+        pairs=len(ratios),
+        median=statistics.median(ratios),
+        least=min(ratios),
+        most=max(ratios),
+        versions=f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, timm {timm.__version__}",
+        machine=platform.machine(),
+    )
+
+
+PAGE = """\
+# With and without an attention branch
+
+Written by `python examples/experiments results` from the logs of its runs.
+
+ResNet-20 for CIFAR on handwritten digits among clutter, 48 × 48, 1300 images to train on and
+497 to test on (`examples/digits.py`); {epochs} epochs of
+
+```bash
+python examples/train.py {command} --seed 0  # with --plain, and without
+```
+
+with all other options at their defaults. Accuracy on the test images after the last epoch, in %:
+
+{results}
+
+The perception branch, which is the prediction, differs from the plain network by {gain:+.1f} in the mean.
+
+Time per epoch with the attention branch over that without, in {pairs} pairs of epochs in turn:
+median {median:.2f}, from {least:.2f} to {most:.2f}. Both draw their digits within that time.
+
+{machine}, one thread, {versions}.
+"""
 
 
 def main() -> None:
@@ -107,5 +114,4 @@ def main() -> None:
             for name, plain in (("plain", True), ("abn", False))
         )
         times.append((float(without[0]["seconds"]), float(with_branch[0]["seconds"])))
-    with replacing(arguments.output) as file:
-        file.write_text(report(logs[True], logs[False], times, arguments.epochs), encoding="utf-8")
+    write_text(arguments.output, report(logs[True], logs[False], times, arguments.epochs))

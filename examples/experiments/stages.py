@@ -20,11 +20,13 @@ from torchvision.ops import Conv2dNormActivation
 
 from abn import ABN, wrap_backbone
 from abn.models import abn_cifar_resnet
-from abn.saving import replacing
-from experiments.common.runs import options, run_all
+from experiments.common.runs import options, run_all, write_text
+from experiments.common.tables import numbers, table
+from experiments.common.timing import ratios
+from experiments.common.training import BATCH
 from experiments.explanations.candidates import Candidate
-from experiments.explanations.page import results_table, rows
-from experiments.explanations.runs import BATCH, directory_of, run
+from experiments.explanations.page import RESULTS_HEAD, results_rows, rows
+from experiments.explanations.runs import directory_of, run
 from experiments.tasks.located_digits import COLORED, GRAY, Task
 
 FEATURES = 32  # channels of ResNet-20 at the split
@@ -86,17 +88,15 @@ STAGES = (
 )
 
 
-def cost_table() -> list[str]:
+def cost_table() -> str:
     """Arithmetic and weights of ResNet-50 for ImageNet with each stage, over those of the backbone alone."""
-    lines = ["| stage | FLOPs | parameters |", "| --- | --- | --- |"]
     networks = {stage.title: stage.large() for stage in STAGES if "response_channels" not in stage.arguments}
     plain = networks[COPY.title]
-    backbone = nn.Sequential(plain.feature_extractor, plain.perception_branch.tail)
-    flops, parameters = size(backbone)
+    backbone = size(nn.Sequential(plain.feature_extractor, plain.perception_branch.tail))
+    rows = [["stage", "FLOPs", "parameters"]]
     for title, network in networks.items():
-        with_branch = size(network)
-        lines.append(f"| {title} | {with_branch[0] / flops:.3f} | {with_branch[1] / parameters:.3f} |")
-    return lines
+        rows.append([title, *numbers(ratios(size(network), backbone))])
+    return table(rows)
 
 
 def size(network: nn.Module) -> tuple[int, int]:
@@ -110,8 +110,9 @@ def size(network: nn.Module) -> tuple[int, int]:
 def page(directory: Path, seeds: int, epochs: int) -> str:
     """The page, from the logs."""
 
-    def table(task: Task) -> str:
-        return "\n".join(results_table([row for c in STAGES for row in rows(directory, task, c, seeds)]))
+    def results(task: Task) -> str:
+        entries = [row for stage in STAGES for row in rows(directory, task, stage, seeds)]
+        return table([RESULTS_HEAD, *results_rows(entries)])
 
     return PAGE.format(
         versions=", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision")),
@@ -119,9 +120,9 @@ def page(directory: Path, seeds: int, epochs: int) -> str:
         epochs=epochs,
         batch=BATCH,
         seeds=seeds,
-        cost="\n".join(cost_table()),
-        gray=table(GRAY),
-        colored=table(COLORED),
+        cost=cost_table(),
+        gray=results(GRAY),
+        colored=results(COLORED),
     )
 
 
@@ -181,5 +182,4 @@ def main() -> None:
         for candidate, task in runs
     ]
     run_all(work, arguments.jobs)
-    with replacing(arguments.output / "stages.md") as file:
-        file.write_text(page(directory, seeds, arguments.epochs), encoding="utf-8")
+    write_text(arguments.output / "stages.md", page(directory, seeds, arguments.epochs))

@@ -28,7 +28,7 @@ KINDS: dict[str, Any] = {
 """What a checkpoint holds."""
 
 
-def save_checkpoint(state: dict[str, Any], directory: Path) -> None:
+def save_state(state: dict[str, Any], directory: Path) -> None:
     """Writes ``last.pt`` in one step; what was there becomes ``previous.pt``.
 
     Raises:
@@ -45,7 +45,7 @@ def save_checkpoint(state: dict[str, Any], directory: Path) -> None:
         raise OSError(f"{directory / LAST} could not be written, older ones are kept: {error}") from error
 
 
-def load_checkpoint(directory: Path, processes: Processes) -> dict[str, Any] | None:
+def load_state(directory: Path, processes: Processes) -> dict[str, Any] | None:
     """Reads the last state that is whole; none if there never was one.
 
     Raises:
@@ -55,7 +55,7 @@ def load_checkpoint(directory: Path, processes: Processes) -> dict[str, Any] | N
     broken = []
     for file in files:
         try:
-            state = read_checkpoint(file)
+            state = read_state(file)
         except ValueError as error:
             print(f"warning: {error}", file=sys.stderr)
             broken.append(file)
@@ -69,7 +69,7 @@ def load_checkpoint(directory: Path, processes: Processes) -> dict[str, Any] | N
     return None
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
+def read_state(file: Path) -> dict[str, Any]:
     """Reads one file.
 
     Raises:

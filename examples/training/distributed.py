@@ -26,7 +26,9 @@ class Processes:
             probe = torch.zeros(1, device=kind)
             probe.item()  # "meta" holds no numbers
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"--device is {kind!r}, which is not to be had here: {error}") from error
+            raise ValueError(
+                f"--device is {kind!r}, which is not available on this machine: {error}"
+            ) from error
         self.device, self.count, self.rank = probe.device, 1, 0
         cuda = self.device.type == "cuda"
         torch.backends.cudnn.benchmark = cuda

@@ -17,7 +17,7 @@ import abn
 from abn import ABN, ABNOutput, AttentionBranch, MultiTaskPerceptionBranch, PerceptionBranch
 from abn.preprocessing import Preprocessing
 from abn.saving import WEIGHTS, replacing
-from training.checkpoints import read_checkpoint
+from training.checkpoints import read_state
 from training.checks import check_same, complete
 from training.data import Data
 from training.options import DEFAULT_DEPTH, DEFAULT_MODEL
@@ -150,7 +150,7 @@ def load_weights(model: nn.Module, options: Namespace, now: dict[str, Any]) -> N
     source = Path(options.evaluate)
     try:
         if source.suffix == ".pt":
-            state = read_checkpoint(source)
+            state = read_state(source)
             names = ("model", "model_arguments", "weights", "plain", "image_size", "uncropped", "classes")
             before = complete(state["options"])
             check_same(*({name: each[name] for name in names} for each in (before, now)), source)

@@ -22,7 +22,7 @@ class CheckpointError(ValueError):
     """A file that holds no weights, or not those of the network that they should be of."""
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads a state dict from a safetensors file, or from one that ``torch.save`` wrote, of any age.
 
     Of a checkpoint of a trainer, the entry ``"state_dict"``, ``"model_state_dict"`` or ``"model"`` is taken.
@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     else:
         content = _read_pickle(path, size)
     state_dict = _state_dict(content, path)
-    _check(state_dict, path, size)
+    _check_tensors(state_dict, path, size)
     return state_dict, metadata
 
 
@@ -137,8 +137,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _check(state_dict: dict[str, Tensor], path: Path, size: int) -> None:
-    """Refuses what is no plain array of numbers, before anything is computed with it."""
+def _check_tensors(state_dict: dict[str, Tensor], path: Path, size: int) -> None:
+    """Raises a CheckpointError unless all tensors are plain arrays of numbers that the file can hold."""
     odd = [
         f"{key} ({value.dtype}, {value.layout}, {value.device}, {tuple(value.shape)})"
         for key, value in state_dict.items()

@@ -48,6 +48,11 @@ def logged(file: Path, measure: Callable[[], Any]) -> Any:
     if not file.exists():
         print(f"measuring {file}", flush=True)
         result = measure()
-        with replacing(file) as part:
-            part.write_text(json.dumps(result, indent=2), encoding="utf-8")
+        write_text(file, json.dumps(result, indent=2))
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in one step, so that a run which is stopped leaves the old one whole."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,19 +1,20 @@
-"""Tables in Markdown."""
+"""Tables of the pages, in Markdown."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first row is its head."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]])
+def table(rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown. The first row is its head."""
+    head, *body = ([str(cell) for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
 
 
 def numbers(values: Iterable[float]) -> list[str]:
+    """Each value with three digits behind the point."""
     return [f"{value:.3f}" for value in values]
 
 
 def mean_and_worst(values: Sequence[float], worst: Callable[[Sequence[float]], float] = min) -> str:
-    """Of some seeds."""
+    """Mean and worst of a value over the seeds."""
     return f"{statistics.mean(values):.3f} / {worst(values):.3f}"

@@ -15,7 +15,7 @@ import torch
 from finetune_attention import WEIGHTS, experiment
 
 from abn.saving import replacing
-from experiments.common.runs import logged, options, run_all
+from experiments.common.runs import logged, options, run_all, write_text
 from experiments.explanations.candidates import CANDIDATES, DEFAULT, OFFICIAL
 from experiments.explanations.page import TASKS, page
 from experiments.explanations.pictures import choose, comparison
@@ -46,5 +46,4 @@ def main() -> None:
         with replacing(arguments.output / f"explanations_{task.name}.png") as file:
             picture.save(file, format="png")
     results = [json.loads(file.read_text(encoding="utf-8")) for file in corrections]
-    with replacing(arguments.output / "explanations.md") as file:
-        file.write_text(page(directory, len(seeds), epochs, results, ratios), encoding="utf-8")
+    write_text(arguments.output / "explanations.md", page(directory, len(seeds), epochs, results, ratios))

@@ -3,7 +3,7 @@
 import itertools
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +14,11 @@ from finetune_attention import Figures
 from torch import Tensor
 
 from abn import metrics
+from experiments.common.tables import mean_and_worst, numbers, table
+from experiments.common.training import BATCH
 from experiments.explanations.candidates import CANDIDATES, Candidate
-from experiments.explanations.runs import BATCH, DELETED, OTHERS, STEP, directory_of, place, stored
-from experiments.tasks.located_digits import COLORED, GRAY, WEAK, Task
+from experiments.explanations.runs import DELETED, OTHERS, STEP, directory_of, place, stored
+from experiments.tasks.located_digits import BETRAYED, COLORED, GRAY, Task
 
 
 @dataclass(frozen=True)
@@ -47,80 +49,68 @@ def rows(directory: Path, task: Task, candidate: Candidate | None, seeds: int) -
     ]
 
 
-def results_table(entries: Sequence[Row]) -> list[str]:
+RESULTS_HEAD = [
+    "map",
+    "accuracy",
+    "pointing",
+    "energy in the box",
+    "deletion",
+    "insertion",
+    "IoU of two seeds",
+]
+
+
+def results_rows(entries: Sequence[Row]) -> list[list[str]]:
     """Mean and worst seed of each way."""
-
-    def both(values: Sequence[float], worst: Callable[[Sequence[float]], float] = min) -> str:
-        return f"{statistics.mean(values):.3f} / {worst(values):.3f}"
-
-    lines = [
-        "| map | accuracy | pointing | energy in the box | deletion | insertion | IoU of two seeds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    return [
+        [
+            row.title,
+            mean_and_worst(row.accuracy),
+            mean_and_worst(row.values("pointing")),
+            mean_and_worst(row.values("energy")),
+            mean_and_worst(row.values("deletion"), max),
+            mean_and_worst(row.values("insertion")),
+            mean_and_worst(row.stability()),
+        ]
+        for row in entries
     ]
-    for row in entries:
-        cells = (
-            both(row.accuracy),
-            both(row.values("pointing")),
-            both(row.values("energy")),
-            both(row.values("deletion"), max),
-            both(row.values("insertion")),
-            both(row.stability()),
-        )
-        lines.append(f"| {row.title} | {' | '.join(cells)} |")
-    return lines
 
 
-def noise_row(task: Task) -> str:
+def noise_row(task: Task) -> list[str]:
     """What maps of noise would score, as fine as the images."""
     scenes = task.test_scenes()
     size = scenes.images.shape[-2:]
     noise = torch.rand(len(scenes.labels), 1, *size, generator=torch.Generator().manual_seed(0))
     scores = place(scenes, noise)
-    return f"| random maps | | {scores['pointing']:.3f} | {scores['energy']:.3f} | | | |"
+    return ["random maps", "", *numbers([scores["pointing"], scores["energy"]]), "", "", ""]
 
 
-def seeds_table(default: Row, others: Sequence[Row]) -> list[str]:
+def seeds_table(default: Row, others: Sequence[Row]) -> str:
     """The default beside the best of the other methods on the plain network of the same seed."""
-    best = {
-        figure: list(map(max, *(row.values(figure) for row in others))) for figure in ("pointing", "energy")
-    }
-    lines = [
-        "| seed | accuracy, plain | accuracy, ABN | pointing, best CAM | pointing, ABN | energy, best CAM "
-        "| energy, ABN |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    columns = (
-        others[0].accuracy,
-        default.accuracy,
-        best["pointing"],
-        default.values("pointing"),
-        best["energy"],
-        default.values("energy"),
-    )
-    for seed, values in enumerate(zip(*columns, strict=True)):
-        lines.append(f"| {seed} | {' | '.join(f'{value:.3f}' for value in values)} |")
-    return lines
+    columns = {"accuracy, plain": others[0].accuracy, "accuracy, ABN": default.accuracy}
+    for figure in ("pointing", "energy"):
+        columns[f"{figure}, best CAM"] = list(map(max, *(row.values(figure) for row in others)))
+        columns[f"{figure}, ABN"] = default.values(figure)
+    seeds = zip(*columns.values(), strict=True)
+    return table([["seed", *columns], *([seed, *numbers(values)] for seed, values in enumerate(seeds))])
 
 
-def correction_table(results: Sequence[dict[str, Figures]]) -> list[str]:
+def correction_table(results: Sequence[dict[str, Figures]]) -> str:
     """What edited maps gave back, of the accuracy that looking at the square cost."""
 
-    def mean(name: str, figure: str = "accuracy") -> float:
-        return statistics.mean(result[name][figure] for result in results)
+    def values(name: str, figure: str = "accuracy") -> list[float]:
+        return [result[name][figure] for result in results]
 
-    lost = mean("not misled") - mean("misled")
-    lines = [
-        "| network | accuracy | came back | pointing | energy in the box |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    misled = statistics.mean(values("misled"))
+    lost = statistics.mean(values("not misled")) - misled
+    rows = [["network", "accuracy", "came back", "pointing", "energy in the box"]]
     for name in results[0]:
-        cells = [
-            f"{mean(name, figure):.3f} / {min(result[name][figure] for result in results):.3f}"
-            for figure in ("accuracy", "pointing", "energy")
-        ]
-        back = f"{(mean(name) - mean('misled')) / lost:.0%}"
-        lines.append(f"| {name} | {cells[0]} | {back} | {cells[1]} | {cells[2]} |")
-    return lines
+        accuracy, *place = (
+            mean_and_worst(values(name, figure)) for figure in ("accuracy", "pointing", "energy")
+        )
+        back = f"{(statistics.mean(values(name)) - misled) / lost:.0%}"
+        rows.append([name, accuracy, back, *place])
+    return table(rows)
 
 
 def page(
@@ -160,14 +150,14 @@ def page(
         others = rows(directory, task, None, seeds)
         candidates = [row for candidate in CANDIDATES for row in rows(directory, task, candidate, seeds)]
         lines += ["", f"## {title}", "", description, ""]
-        lines += [*results_table([*others, *candidates]), noise_row(task)]
+        lines += [table([RESULTS_HEAD, *results_rows([*others, *candidates]), noise_row(task)])]
         lines += ["", "The default, seed by seed:", ""]
-        lines += seeds_table(candidates[0], others)
+        lines += [seeds_table(candidates[0], others)]
         lines += ["", f"![{PICTURE}](explanations_{task.name}.png)"]
     lines += ["", "## What became of each", ""]
     lines += [f"- **{candidate.title}**: {candidate.verdict}" for candidate in CANDIDATES]
     lines += ["", COST.format(count=len(ratios), median=statistics.median(ratios))]
-    lines += ["", "## Correcting a network by its maps", "", CORRECTION, "", *correction_table(results)]
+    lines += ["", "## Correcting a network by its maps", "", CORRECTION, "", correction_table(results)]
     lines += ["", "## What the map shows, and what it does not", "", MEANING]
     return "\n".join(lines) + "\n"
 
@@ -180,8 +170,8 @@ TASKS = {
     COLORED: (
         "Colored digits beside a square that betrays some",
         "Digits of 16 and 24 pixels in any color among eight pieces of others, and a square of 8 × 8 pixels "
-        f"(`examples/colored_digits.py`). In {WEAK:.0%} of the training images the square's color tells the "
-        "class; elsewhere, and in all test images, it is drawn at random.",
+        f"(`examples/colored_digits.py`). In {BETRAYED:.0%} of the training images the square's color tells "
+        "the class; elsewhere, and in all test images, it is drawn at random.",
     ),
 }
 PICTURE = (

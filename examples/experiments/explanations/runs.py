@@ -2,12 +2,11 @@
 
 import itertools
 import json
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from digits import TRAINING_DIGITS
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,44 +15,16 @@ from torchcam.methods import GradCAM, LayerCAM
 from abn import ABN, ABNOutput, metrics
 from abn.models import cifar_resnet
 from abn.saving import replacing
+from experiments.common.timing import in_turn, ratios
+from experiments.common.training import BATCH, step, train_on_digits
 from experiments.explanations.candidates import Candidate
 from experiments.explanations.losses import Loss
 from experiments.tasks.located_digits import Scenes, Task
 
-BATCH = 64
-LEARNING_RATE = 3e-3
 OTHERS = {"Grad-CAM": GradCAM, "LayerCAM": LayerCAM}
 """Methods that make a map of the plain network, from its last stage."""
 DELETED = 128  # test images for deletion and insertion, which take 48 passes each
 STEP = 96  # pixels removed at once
-
-
-def train(
-    model: nn.Module, loss: Loss, task: Task, seed: int, epochs: int, learning_rate: float = LEARNING_RATE
-) -> None:
-    """Trains a network in place: AdamW, the learning rate up for a tenth of the steps and then down."""
-    generator = torch.Generator().manual_seed(1000 + seed)
-    model.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
-    steps = TRAINING_DIGITS // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=epochs * steps, pct_start=0.1
-    )
-    for _ in range(epochs):
-        scenes = task.scenes(True, generator)
-        order = torch.randperm(len(scenes.labels), generator=generator)
-        for chosen in order[: steps * BATCH].split(BATCH):
-            step(optimizer, loss, scenes[chosen])
-            schedule.step()
-
-
-def step(optimizer: torch.optim.Optimizer, loss: Loss, batch: Scenes) -> None:
-    """One step of the optimizer."""
-    with torch.autocast("cpu", torch.bfloat16):
-        value = loss(batch)
-    optimizer.zero_grad()
-    value.backward()
-    optimizer.step()
 
 
 def run(candidate: Candidate | None, task: Task, seed: int, epochs: int, directory: Path) -> None:
@@ -63,11 +34,13 @@ def run(candidate: Candidate | None, task: Task, seed: int, epochs: int, directo
     torch.manual_seed(seed)
     if candidate is None:
         plain = cifar_resnet(20, in_channels=task.channels)
-        train(plain, lambda batch: F.cross_entropy(plain(batch.images), batch.labels), task, seed, epochs)
+        train_on_digits(
+            plain, lambda batch: F.cross_entropy(plain(batch.images), batch.labels), task, seed, epochs
+        )
         figures, maps = measure_plain(plain, task.test_scenes())
     else:
         model = candidate.network(task.channels)
-        train(model, candidate.loss(model), task, seed, epochs)
+        train_on_digits(model, candidate.loss(model), task, seed, epochs)
         figures, maps = measure_abn(model, task.test_scenes())
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / "maps.safetensors") as file:
@@ -147,7 +120,7 @@ def effect(model: nn.Module, scenes: Scenes, maps: Tensor) -> dict[str, float]:
     }
 
 
-def cost(candidate: Candidate, other: Candidate, task: Task, steps: int = 60) -> list[float]:
+def cost(candidate: Candidate, other: Candidate, task: Task, rounds: int = 55) -> list[float]:
     """Time of a training step over that of another candidate, in pairs of steps in turn."""
     generator = torch.Generator().manual_seed(0)
     scenes = task.scenes(True, generator)
@@ -155,11 +128,11 @@ def cost(candidate: Candidate, other: Candidate, task: Task, steps: int = 60) ->
     for one in (candidate, other):
         model = one.network(task.channels).to(memory_format=torch.channels_last).train()
         learners.append((torch.optim.AdamW(model.parameters()), one.loss(model)))
-    times: list[list[float]] = [[], []]
     batches = torch.randperm(len(scenes.labels), generator=generator).split(BATCH)[:-1]  # whole ones
-    for number, chosen in zip(range(steps), itertools.cycle(batches), strict=False):
-        for index in (0, 1) if number % 2 else (1, 0):  # neither is always the second
-            start = time.perf_counter()
-            step(*learners[index], scenes[chosen])
-            times[index].append(time.perf_counter() - start)
-    return [one / two for one, two in zip(*times, strict=True)][5:]  # the first ones allocate
+
+    def steps_of(optimizer: torch.optim.Optimizer, loss: Loss) -> Callable[[], None]:
+        chosen = itertools.cycle(batches)
+        return lambda: step(optimizer, loss, scenes[next(chosen)])
+
+    times = in_turn(dict(enumerate(steps_of(*learner) for learner in learners)), rounds=rounds)
+    return ratios(times[0], times[1])

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from abn.saving import replacing
-from experiments.common.runs import logged, options, run_all
+from experiments.common.runs import logged, options, run_all, write_text
 from experiments.multitask.cost import measure
 from experiments.multitask.page import page, picture
 from experiments.multitask.runs import KINDS, run
@@ -27,5 +27,4 @@ def main() -> None:
     costs = logged(directory / "cost.json", measure)
     with replacing(arguments.output / "multitask.png") as file:
         picture(directory).save(file, format="png")
-    with replacing(arguments.output / "multitask.md") as file:
-        file.write_text(page(directory, len(seeds), epochs, costs), encoding="utf-8")
+    write_text(arguments.output / "multitask.md", page(directory, len(seeds), epochs, costs))

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from abn.visualize import task_grid
-from experiments.explanations.runs import BATCH
+from experiments.common.tables import mean_and_worst, numbers, table
+from experiments.common.training import BATCH
 from experiments.multitask.cost import BACKBONE, CHUNKS, PAIRS, SIZE
 from experiments.multitask.cost import BATCH as COST_BATCH
 from experiments.multitask.runs import (
@@ -104,79 +105,73 @@ def page(directory: Path, seeds: int, epochs: int, costs: Sequence[dict[str, Any
         seeds=seeds,
         training=TRAINING_DIGITS,
         test=len(SeveralDigits().test_scenes().labels),
-        overview="\n".join(overview(runs)),
+        overview=overview(runs),
         verdicts="\n".join(f"- **{kind.title}**: {kind.verdict}" for kind in KINDS),
         default=DEFAULT.title,
-        tasks="\n".join(task_table(runs[None], runs[DEFAULT])),
+        tasks=task_table(runs[None], runs[DEFAULT]),
         picture=PICTURE,
         backbone=BACKBONE,
         cost_batch=COST_BATCH,
         size=SIZE,
         threads=costs[0]["threads"],
         pairs=PAIRS,
-        costs="\n".join(cost_table(costs)),
+        costs=cost_table(costs),
     )
 
 
-def overview(runs: dict[Any, Runs]) -> list[str]:
+def overview(runs: dict[Any, Runs]) -> str:
     """A row per network."""
 
-    def both(values: Sequence[float], worst: Callable[[Sequence[float]], float] = min) -> str:
-        return f"{statistics.mean(values):.3f} / {worst(values):.3f}"
-
     def digits(entries: Runs, figure: str, join: Callable[[Sequence[float]], float]) -> str:
-        return both([join(entry[figure][:CLASSES]) for entry in entries])
+        return mean_and_worst([join(entry[figure][:CLASSES]) for entry in entries])
 
-    lines = [
-        "| network, map | accuracy | accuracy, least | error of the sum | pointing | pointing, least "
-        "| energy | energy, sum |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    rows = [
+        [
+            *("network, map", "accuracy", "accuracy, least", "error of the sum"),
+            *("pointing", "pointing, least", "energy", "energy, sum"),
+        ]
     ]
     for kind, entries in runs.items():
-        cells = (
-            digits(entries, "accuracy", statistics.mean),
-            digits(entries, "accuracy", min),
-            both([entry["error"] for entry in entries], max),
-            digits(entries, "pointing", statistics.mean),
-            digits(entries, "pointing", min),
-            digits(entries, "energy", statistics.mean),
-            both([entry["energy"][-1] for entry in entries]),
+        rows.append(
+            [
+                "plain, Grad-CAM" if kind is None else kind.title,
+                digits(entries, "accuracy", statistics.mean),
+                digits(entries, "accuracy", min),
+                mean_and_worst([entry["error"] for entry in entries], max),
+                digits(entries, "pointing", statistics.mean),
+                digits(entries, "pointing", min),
+                digits(entries, "energy", statistics.mean),
+                mean_and_worst([entry["energy"][-1] for entry in entries]),
+            ]
         )
-        lines.append(f"| {'plain, Grad-CAM' if kind is None else kind.title} | {' | '.join(cells)} |")
-    return lines
+    return table(rows)
 
 
-def task_table(plain: Runs, default: Runs) -> list[str]:
+def task_table(plain: Runs, default: Runs) -> str:
     """A row per digit."""
 
-    def mean(entries: Runs, figure: str, task: int) -> str:
-        return f"{statistics.mean(entry[figure][task] for entry in entries):.3f}"
+    def mean(entries: Runs, figure: str, task: int) -> float:
+        return statistics.mean(entry[figure][task] for entry in entries)
 
-    lines = [
-        "| task | accuracy, plain | accuracy, ABN | pointing, Grad-CAM | pointing, ABN | energy, Grad-CAM "
-        "| energy, ABN |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    titles = {"accuracy": "accuracy, plain", "pointing": "pointing, Grad-CAM", "energy": "energy, Grad-CAM"}
+    head = [title for figure, plain_title in titles.items() for title in (plain_title, f"{figure}, ABN")]
+    rows = [
+        [NAMES[task], *numbers(mean(runs, figure, task) for figure in titles for runs in (plain, default))]
+        for task in range(CLASSES)
     ]
-    for task in range(CLASSES):
-        cells = [
-            mean(runs, key, task) for key in ("accuracy", "pointing", "energy") for runs in (plain, default)
-        ]
-        lines.append(f"| {NAMES[task]} | {' | '.join(cells)} |")
-    return lines
+    return table([["task", *head], *rows])
 
 
-def cost_table(costs: Sequence[dict[str, Any]]) -> list[str]:
+def cost_table(costs: Sequence[dict[str, Any]]) -> str:
     """A row per number of tasks, in evaluation and in training."""
-    lines = [
-        f"| tasks | | time, folded over loop | {' | '.join(f'MiB, {title}' for title in CHUNKS)} |",
-        f"| --- | --- | --- |{' --- |' * len(CHUNKS)}",
-    ]
+    rows = [["tasks", "", "time, folded over loop", *(f"MiB, {title}" for title in CHUNKS)]]
     for cost in costs:
         ratios = cost["ratios"]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        memory = " | ".join(f"{cost['memory'][title]:.0f}" for title in CHUNKS)
-        lines.append(f"| {cost['tasks']} | {cost['phase']} | {spread} | {memory} |")
-    return lines
+        rows.append(
+            [cost["tasks"], cost["phase"], spread, *(f"{cost['memory'][title]:.0f}" for title in CHUNKS)]
+        )
+    return table(rows)
 
 
 def picture(directory: Path) -> Image.Image:

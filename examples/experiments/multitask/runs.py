@@ -15,7 +15,7 @@ from torchcam.methods import GradCAM
 from abn import ABN, ABNLoss, metrics, wrap_backbone
 from abn.models import cifar_resnet
 from abn.saving import replacing
-from experiments.explanations.runs import BATCH, train
+from experiments.common.training import BATCH, train_on_digits
 from experiments.tasks.several_digits import CLASSES, TASKS, TENS, Scenes, SeveralDigits
 
 Figures = dict[str, Any]
@@ -87,7 +87,7 @@ def run(kind: Kind | None, seed: int, epochs: int, directory: Path) -> None:
         return
     torch.manual_seed(seed)
     model: nn.Module = cifar_resnet(20, num_classes=TASKS, in_channels=1) if kind is None else kind.network()
-    train(model, loss_of(model), SeveralDigits(), seed, epochs)
+    train_on_digits(model, loss_of(model), SeveralDigits(), seed, epochs)
     model.eval()
     scenes = SeveralDigits().test_scenes()
     logits, maps = grad_cam(model, scenes) if kind is None else predict(model, scenes)

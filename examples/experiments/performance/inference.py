@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.common.timing import duration, in_turn
 from experiments.performance.contenders import METHODS, MODELS, SCORE_CAM, Network, torchcam
 from experiments.performance.forms import FORMS, METHOD_FORMS
-from experiments.performance.measure import duration, flops, in_turn, nested
+from experiments.performance.measure import LEAST_ROUNDS, flops, nested
 
 SIZE = 224
 
@@ -39,7 +40,7 @@ def _timed(network: Network, batch: int, spent: float, device: str) -> dict[str,
         for name in forms_of(row):
             model, prepared = METHOD_FORMS[name](copy.deepcopy(backbone), images, network.layer)
             calls[row, name] = _call(method(model, network.layer), prepared)
-    return nested(in_turn(calls, spent, device))
+    return nested(in_turn(calls, rounds=LEAST_ROUNDS, seconds=spent, device=device))
 
 
 def score_cam(network: Network, device: str) -> dict[str, dict[str, list[float]]]:

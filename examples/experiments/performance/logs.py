@@ -11,11 +11,6 @@ from experiments.performance.contenders import METHODS, NETWORKS, Network
 Times = dict[str, dict[str, list[float]]]
 
 
-def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Of times measured in the same rounds."""
-    return [a / b for a, b in zip(one, other, strict=True)]
-
-
 def median(values: Sequence[float]) -> str:
     """With the quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")

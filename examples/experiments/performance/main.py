@@ -20,7 +20,7 @@ import torch
 from training.options import count, positive
 
 from abn.saving import replacing
-from experiments.common.runs import DOCS, logged
+from experiments.common.runs import DOCS, logged, write_text
 from experiments.performance.contenders import NETWORKS
 from experiments.performance.inference import arithmetic, score_cam, timed
 from experiments.performance.page import page
@@ -71,10 +71,8 @@ def main() -> None:
     commands = logged(directory / "commands.json", list)
     command = " ".join(["python", *sys.argv])
     if command not in commands:  # one by one, what is complete is there to stay
-        with replacing(directory / "commands.json") as file:
-            file.write_text(json.dumps([*commands, command]), encoding="utf-8")
-    with replacing(arguments.output / "performance.md") as file:
-        file.write_text(page(arguments.directory), encoding="utf-8")
+        write_text(directory / "commands.json", json.dumps([*commands, command]))
+    write_text(arguments.output / "performance.md", page(arguments.directory))
     with replacing(arguments.output / f"performance_{device}.png") as file:
         picture(directory).savefig(file, format="png", dpi=100)
 

@@ -1,12 +1,13 @@
 """The page on what a map costs, from the logs."""
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.common.tables import table
+from experiments.common.timing import ratios
 from experiments.performance.contenders import BRANCHED, METHODS, NETWORKS, SCORE_CAM, TITLES, Network
-from experiments.performance.logs import Logs, Times, best, fastest_method, median, ratios
+from experiments.performance.logs import Logs, Times, best, fastest_method, median
 from experiments.performance.training import CHECKPOINTED, TRAINED_FORMS
 
 
@@ -49,13 +50,13 @@ def goals_table(logs: Logs) -> str:
     """The goals, setting by setting."""
     limits = [f" (≤ {goal.limit})" if goal.limit else "" for goal in GOALS]
     titles = [goal.title + limit for goal, limit in zip(GOALS, limits, strict=True)]
-    lines = [_line(["network, batch", *titles]), _line(["---"] * (1 + len(GOALS)))]
+    rows = [["network, batch", *titles]]
     reached: list[list[bool]] = []
     for network in logs.networks:
         for batch in logs.batches(network):
             times, flops = logs.times(network, batch), logs.flops_ratio(network, "copy")
             values = [goal.values(times, flops) for goal in GOALS]
-            lines.append(_line([f"{network.title}, {batch}", *map(median, values)]))
+            rows.append([f"{network.title}, {batch}", *map(median, values)])
             reached.append(
                 [
                     goal.limit is not None and round(statistics.median(value), 2) <= goal.limit
@@ -64,13 +65,12 @@ def goals_table(logs: Logs) -> str:
             )
     counts = [f"{sum(column)} of {len(column)}" for column in zip(*reached, strict=True)]
     cells = [count if goal.limit else "" for goal, count in zip(GOALS, counts, strict=True)]
-    return "\n".join([*lines, _line(["**goal reached**", *cells])])
+    return table([*rows, ["**goal reached**", *cells]])
 
 
 def speed_table(logs: Logs) -> str:
     """Explained images per second, over those of the fastest other library."""
-    titles = ("network, batch", "fastest other", "in the form", *(TITLES[row] for row in ("light", "copy")))
-    lines = [_line(titles), _line(["---"] * len(titles))]
+    rows = [["network, batch", "fastest other", "in the form", *(TITLES[row] for row in ("light", "copy"))]]
     reached: list[list[bool]] = []
     for network in logs.networks:
         for batch in logs.batches(network):
@@ -79,10 +79,10 @@ def speed_table(logs: Logs) -> str:
                 continue
             row, seconds = fastest_method(times)
             values = [ratios(seconds, times[ours]["deployed"]) for ours in ("light", "copy")]
-            lines.append(_line([f"{network.title}, {batch}", row, best(times[row]), *map(median, values)]))
+            rows.append([f"{network.title}, {batch}", row, best(times[row]), *map(median, values)])
             reached.append([round(statistics.median(value), 2) >= FASTER for value in values])
     counts = [f"{sum(column)} of {len(column)}" for column in zip(*reached, strict=True)]
-    return "\n".join([*lines, _line(["**goal reached**", "", "", *counts])])
+    return table([*rows, ["**goal reached**", "", "", *counts]])
 
 
 def network_table(logs: Logs, network: Network) -> str:
@@ -94,7 +94,7 @@ def network_table(logs: Logs, network: Network) -> str:
     titles = ["", "FLOPs", "parameters", f"memory, batch {memory_batch}"]
     for batch in batches:
         titles += [f"batch {batch}: eager", "best"]
-    lines = [_line(titles), _line(["---"] * len(titles))]
+    rows = [titles]
     for row in ("plain", *BRANCHED, *METHODS):
         if row not in arithmetic:
             continue
@@ -105,18 +105,19 @@ def network_table(logs: Logs, network: Network) -> str:
             times = logs.times(network, batch)
             plain, forms = times["plain"]["eager"], times[row]
             cells += [median(ratios(forms[form], plain)) for form in ("eager", best(forms))]
-        lines.append(_line(cells))
-    return "\n".join(lines)
+        rows.append(cells)
+    return table(rows)
 
 
 def training_table(logs: Logs) -> str:
     """A step of training, relative to the straightforward network's as it comes."""
-    titles = (
-        "network, batch",
-        "",
-        *(f"{form}: {what}" for form in TRAINED_FORMS for what in ("time", "memory")),
-    )
-    lines = [_line(titles), _line(["---"] * len(titles))]
+    rows = [
+        [
+            "network, batch",
+            "",
+            *(f"{form}: {what}" for form in TRAINED_FORMS for what in ("time", "memory")),
+        ]
+    ]
     for network in NETWORKS.values():
         for batch in logs.batches(network, "training"):
             times = logs.read(f"training_{network.name}_{batch}")
@@ -130,25 +131,23 @@ def training_table(logs: Logs) -> str:
                         cells.append(f"{memory[row][form] / straightforward[1]:.2f}")
                     else:
                         cells += ["", ""]
-                lines.append(_line([f"{network.title}, {batch}", *cells]))
-    return "\n".join(lines)
+                rows.append([f"{network.title}, {batch}", *cells])
+    return table(rows)
 
 
 def wrapping(logs: Logs, limit: float = 0.5) -> str:
     """How many backbones of torchvision are wrapped within the limit, and which are not."""
     firsts, medians, _ = zip(*(seconds := logs.read("wrapping")).values(), strict=True)
     within = [sum(time <= limit for time in times) for times in (medians, firsts)]
-    lines = [
+    rows = [["backbone", "seconds", "the first time", "`copy.deepcopy` of it"]]
+    for name, times in sorted(seconds.items(), key=lambda item: -item[1][1]):
+        first, wrap, copied = (f"{time:.2f}" for time in times)
+        if times[1] > limit:
+            rows.append([name, wrap, first, copied])
+    return (
         f"{within[0]} of {len(seconds)} within {limit} s ({within[1]} the first time), half of them in "
-        f"{statistics.median(medians):.2f} s. The others:",
-        "",
-        _line(["backbone", "seconds", "the first time", "`copy.deepcopy` of it"]),
-        _line(["---"] * 4),
-    ]
-    for name, (first, wrap, copied) in sorted(seconds.items(), key=lambda item: -item[1][1]):
-        if wrap > limit:
-            lines.append(_line([name, f"{wrap:.2f}", f"{first:.2f}", f"{copied:.2f}"]))
-    return "\n".join(lines)
+        f"{statistics.median(medians):.2f} s. The others:\n\n{table(rows)}"
+    )
 
 
 def score_cam(logs: Logs) -> str:
@@ -185,10 +184,6 @@ def page(directory: Path) -> str:
             "## GPU\n\nNone was at hand; where there is one, the same command fills this section.\n"
         )
     return PAGE.format(sections="\n".join(sections))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 PAGE = """\

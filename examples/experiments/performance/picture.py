@@ -5,8 +5,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from experiments.common.timing import ratios
 from experiments.performance.contenders import BRANCHED, METHODS, TITLES
-from experiments.performance.logs import Logs, best, ratios
+from experiments.performance.logs import Logs, best
 
 
 def picture(directory: Path) -> Figure:

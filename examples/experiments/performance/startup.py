@@ -11,7 +11,7 @@ from functools import partial
 import torchvision
 
 from abn import CutError, wrap_backbone
-from experiments.performance.measure import duration
+from experiments.common.timing import duration
 
 IMPORTS = {"without": "import torch, torchvision", "with": "import torch, torchvision, abn"}
 

@@ -1,19 +1,8 @@
-"""A step of training: time of all networks in turn, and the memory of each; and the memory of one forward.
-
-    cd examples
-    python -m experiments.performance.training resnet50 official 8 cpu [eager|accelerated]
-
-prints the MiB that a forward, or a step in this form, adds to a new process that holds the network and the
-images.
-"""
+"""A step of training: time of all networks in turn, and the memory of each; and the memory of one forward."""
 
 import gc
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +10,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from abn import ABN, ABNLoss, ABNOutput
+from experiments.common.memory import added_memory, in_new_process
+from experiments.common.timing import in_turn
 from experiments.performance.contenders import MODELS, NETWORKS, Network, official
 from experiments.performance.forms import channels_last
 from experiments.performance.inference import SIZE, inference
-from experiments.performance.measure import added_memory, in_turn, nested
+from experiments.performance.measure import LEAST_ROUNDS, nested
 
 
 def checkpointed(backbone: nn.Module) -> ABN:
@@ -80,63 +71,38 @@ def timed_steps(network: Network, batch: int, spent: float, device: str) -> dict
         for form, rows in TRAINED_FORMS.items()
         for row in rows
     }
-    return nested(in_turn(steps, spent, device))
+    return nested(in_turn(steps, rounds=LEAST_ROUNDS, seconds=spent, device=device))
 
 
 def memory(network: Network, batch: int, device: str) -> dict[str, float]:
     """MiB that a forward of each network needs beside what holds it and the images."""
-    return {row: memory_of(network, row, batch, device) for row in MODELS}
+    return {row: in_new_process(memory_of, network.name, row, batch, device) for row in MODELS}
 
 
 def memory_in_training(network: Network, batch: int, device: str) -> dict[str, dict[str, float]]:
-    """The same of a step of training, in each form."""
+    """MiB that a step of training of each network needs, in each form."""
     return nested(
         {
-            (row, form): memory_of(network, row, batch, device, form)
+            (row, form): in_new_process(memory_of, network.name, row, batch, device, form)
             for form, rows in TRAINED_FORMS.items()
             for row in rows
         }
     )
 
 
-def memory_of(network: Network, row: str, batch: int, device: str, form: str | None = None) -> float:
-    """Of one of them, measured in a new process; of a step if its form is given."""
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.performance.training",
-        network.name,
-        row,
-        str(batch),
-        device,
-    ]
-    command += [form] if form else []
-    examples = Path(__file__).parents[2]
-    # So that the C library gives back what is freed, or it would count as there already.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    result = subprocess.run(
-        command, cwd=examples, env=environment, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return float(result.stdout)
-
-
-def main() -> None:
-    name, row, batch, device, *form = sys.argv[1:]
+def memory_of(name: str, row: str, batch: int, device: str, form: str | None = None) -> float:
+    """MiB that a forward of one network needs, or a step of training in this form. For a new process."""
     backbone = NETWORKS[name].build().to(device)
-    model, images = TRAINED[row](backbone), torch.randn(int(batch), 3, SIZE, SIZE, device=device)
+    model, images = TRAINED[row](backbone), torch.randn(batch, 3, SIZE, SIZE, device=device)
     del backbone
-    if form:
-        call, optimizer = step_of(model, images, *form)
+    if form is None:
+        call = inference(model.eval(), images)
+        with torch.no_grad():
+            model(images[:2, :, :64, :64])
+    else:
+        call, optimizer = step_of(model, images, form)
         call()  # what libraries allocate once; and it compiles
         optimizer.zero_grad()
         optimizer.state.clear()  # the step that is measured makes its own
         gc.collect()
-    else:
-        call = inference(model.eval(), images)
-        with torch.no_grad():
-            model(images[:2, :, :64, :64])
-    print(added_memory(call, device))
-
-
-if __name__ == "__main__":
-    main()
+    return added_memory(call, device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from abn import ABN, metrics, wrap_backbone
+from experiments.common.timing import in_turn
 from experiments.photos import measures
 from experiments.photos.methods import CAMS, GRAD_CAM, LAYER_CAM, SCORE_CAMS
 from experiments.photos.networks import Network
@@ -122,7 +123,7 @@ def map_figures(seen: Seen, model: ABN, score_cam: bool) -> dict[str, Any]:
 
 def seconds_per_image(make: Maker, images: Tensor, classes: Tensor) -> float:
     """Of a method with its pass through the network, the median of some rounds."""
-    seconds = measures.seconds_of({"": lambda images: make(images, classes)}, images, rounds=5)
+    seconds = in_turn({"": lambda: make(images, classes)}, rounds=5)
     return statistics.median(seconds[""]) / len(images)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.common.tables import numbers
+from experiments.common.timing import ratios
 from experiments.photos.before import DEFAULT
 
 Results = dict[str, dict[str, Any]]
@@ -71,8 +72,7 @@ def cost_rows(results: Results) -> list[list[str]]:
         seconds = figures["seconds"]
         for title, variant in (("version 0.1", "version 0.1"), ("default", DEFAULT)):
             parameters = figures["variants"][variant]["parameters"] / figures["parameters"]
-            ratios = [one / plain for one, plain in zip(seconds[title], seconds["plain"], strict=True)]
-            low, median, high = statistics.quantiles(ratios, n=4)
+            low, median, high = statistics.quantiles(ratios(seconds[title], seconds["plain"]), n=4)
             rows.append([name, title, f"{parameters:.2f}", f"{median:.2f} ({low:.2f} to {high:.2f})"])
     return rows
 

@@ -1,12 +1,14 @@
 """What finer maps give and cost: other splits, and larger images, of small objects."""
 
 import statistics
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from abn import find_splits, wrap_backbone
+from experiments.common.timing import in_turn, ratios
 from experiments.photos import measures
 from experiments.photos.methods import GRAD_CAM
 from experiments.photos.networks import Network
@@ -31,11 +33,11 @@ def of_size(network: Network, plain: nn.Module, scenes: list[Photograph], size: 
     maps = GRAD_CAM(plain, network.layer, seen.images[right], logits.argmax(dim=1)[right])
     figures = {"accuracy": right.float().mean().item(), **measures.place(maps, seen.masks[right])}
     some, classes = seen.images[:TIMED], logits[:TIMED].argmax(dim=1)
-    runs = {
-        "plain": torch.inference_mode()(plain.forward),
-        "map": lambda images: GRAD_CAM(plain, network.layer, images, classes),
+    calls = {
+        "plain": partial(torch.inference_mode()(plain.forward), some),
+        "map": partial(GRAD_CAM, plain, network.layer, some, classes),
     }
-    seconds = measures.seconds_of(runs, some, ROUNDS)
+    seconds = in_turn(calls, rounds=ROUNDS)
     rows = [{"size": size, "split": "", "map": list(maps.shape[-2:]), "ratio": ratio(seconds), **figures}]
     for stride in STRIDES:
         (*_, split) = [s for s in find_splits(plain, input_size=size) if s.stride == stride]
@@ -60,4 +62,4 @@ def of_size(network: Network, plain: nn.Module, scenes: list[Photograph], size: 
 
 def ratio(seconds: dict[str, list[float]]) -> float:
     """Time with a map over that of the plain network without gradients, median of the rounds."""
-    return statistics.median(one / other for one, other in zip(seconds["map"], seconds["plain"], strict=True))
+    return statistics.median(ratios(seconds["map"], seconds["plain"]))

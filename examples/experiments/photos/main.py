@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from abn.saving import replacing
-from experiments.common.runs import logged, options, run_all
+from experiments.common.runs import logged, options, run_all, write_text
 from experiments.photos import before, fineness, pictures
 from experiments.photos.networks import LITE0, LITE1, MOBILENET
 from experiments.photos.page import page
@@ -52,8 +52,7 @@ def main() -> None:
     runs: dict[str, Runs] = {name: {variant: [] for variant in variants} for name, variants in SEEDS.items()}
     for (name, variant, _), where in directories.items():
         runs[name][variant].append(stored(where))
-    with replacing(arguments.output / "photos.md") as file:
-        file.write_text(page(networks, runs, counts, fine), encoding="utf-8")
+    write_text(arguments.output / "photos.md", page(networks, runs, counts, fine))
     for name in ("cells", "cutouts"):
         outputs = {variant: runs[name][variant][0][1] for variant in (DEFAULT, PLAIN)}
         maps = {"ABN": outputs[DEFAULT]["ABN"], "Grad-CAM": outputs[PLAIN]["Grad-CAM"]}

@@ -1,8 +1,8 @@
 """What networks and their maps are worth on photographs."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from abn import ABN, metrics
 from abn.preprocessing import Preprocessing
+from experiments.common.timing import in_turn
 from experiments.tasks.photographs import Photograph, prepared
 
 BATCH = 32
@@ -80,20 +81,6 @@ def faithfulness(model: Callable[[Tensor], Any], images: Tensor, maps: Tensor) -
 def times(
     runs: dict[str, Callable[[Tensor], object]], images: Tensor, rounds: int = 15
 ) -> dict[str, list[float]]:
-    """Seconds of each without gradients, in rounds of all in turn."""
+    """Seconds of each network without gradients, in rounds of all in turn."""
     with torch.inference_mode():
-        return seconds_of(runs, images, rounds)
-
-
-def seconds_of(
-    runs: dict[str, Callable[[Tensor], object]], images: Tensor, rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each, in rounds of all in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 2):  # the first two warm up
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run(images)
-            if number > 1:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+        return in_turn({name: partial(run, images) for name, run in runs.items()}, rounds=rounds)

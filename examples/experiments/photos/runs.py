@@ -144,7 +144,7 @@ def run(study: str, variant: Variant, seed: int, directory: Path) -> None:
     else:
         model, criterion = what.abn(len(task.classes), **variant.arguments), ABNLoss()
     start = time.monotonic()
-    train(model, lambda images, labels: criterion(model(images), labels), task, seed, recipe)
+    train(model, criterion, task, seed, recipe)
     seconds = time.monotonic() - start
     model.eval()
     of_kind = measured_abn if isinstance(model, ABN) else measured_plain

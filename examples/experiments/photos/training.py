@@ -1,18 +1,13 @@
-"""Trains one network on a task."""
+"""Trains one network on a task of photographs."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from experiments.common import training
 from experiments.tasks.images import Task
-
-WEIGHT_DECAY = 1e-2
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Images (B, C, H, W) and labels (B,) to a scalar."""
 
 
 @dataclass(frozen=True)
@@ -25,25 +20,31 @@ class Recipe:
     bfloat16: bool = False
 
 
-def train(model: nn.Module, loss: Loss, task: Task, seed: int, recipe: Recipe) -> None:
-    """Trains a network in place: AdamW, the learning rate up for a tenth of the steps and then down."""
-    generator = torch.Generator().manual_seed(1000 + seed)
-    model.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+def train(model: nn.Module, criterion: Callable[..., Tensor], task: Task, seed: int, recipe: Recipe) -> None:
+    """Trains a network in place.
+
+    Args:
+        model: Images (B, C, H, W) to an output.
+        criterion: This output and labels (B,) to a scalar.
+        task: With the images to train on, which are mirrored at random.
+        seed: Of the order of the images, and of the mirroring.
+        recipe: How long and how fast.
+    """
     steps = len(task.train) // recipe.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps, pct_start=0.1
-    )
-    for epoch in range(recipe.epochs):
+
+    def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(task.train), generator=generator)
         for chosen in order[: steps * recipe.batch].split(recipe.batch):
             batch = task.train[chosen]
-            images = task.mirrored(task.prepared(batch), generator)
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-                value = loss(images, batch.labels)
-            if not math.isfinite(value.item()):
-                raise ValueError(f"the loss in epoch {epoch + 1} is {value.item()}: lower the learning rate")
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            schedule.step()
+            yield task.mirrored(task.prepared(batch), generator), batch.labels
+
+    training.train(
+        model,
+        lambda batch: criterion(model(batch[0]), batch[1]),
+        batches,
+        seed=seed,
+        epochs=recipe.epochs,
+        steps=steps,
+        learning_rate=recipe.learning_rate,
+        bfloat16=recipe.bfloat16,
+    )

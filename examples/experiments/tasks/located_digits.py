@@ -9,7 +9,7 @@ from colored_digits import place_colored
 from digits import place, scans
 from torch import Tensor
 
-WEAK, STRONG = 0.3, 0.9  # shares of the training images whose square betrays the class
+BETRAYED = 0.3  # share of the training images whose square betrays the class
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,10 @@ class Scenes:
     """(N,)"""
     boxes: Tensor
     """(N, 4), x1 y1 x2 y2."""
-    scans: Tensor
-    """(N,), which scan of the task each image shows."""
 
     def __getitem__(self, chosen: Tensor) -> "Scenes":
         images = self.images[chosen].contiguous(memory_format=torch.channels_last)  # as CPUs prefer
-        return Scenes(images, self.labels[chosen], self.boxes[chosen], self.scans[chosen])
+        return Scenes(images, self.labels[chosen], self.boxes[chosen])
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Task:
     def scenes(self, train: bool, generator: torch.Generator) -> Scenes:
         digits, labels = scans(train)
         images, boxes = self.place(digits, labels, train, generator)
-        return Scenes(images, labels, boxes, torch.arange(len(labels)))
+        return Scenes(images, labels, boxes)
 
     def test_scenes(self) -> Scenes:
         """The same for all networks."""
@@ -59,6 +57,4 @@ def _colored(
 
 
 GRAY = Task("gray", 1, _gray)
-COLORED = Task("colored", 3, partial(_colored, WEAK))
-BIASED = Task("biased", 3, partial(_colored, STRONG))
-UNBIASED = Task("unbiased", 3, partial(_colored, 0.0))
+COLORED = Task("colored", 3, partial(_colored, BETRAYED))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
-from abn.checkpoint import CheckpointError, read_checkpoint
+from abn.checkpoint import CheckpointError, read_weights
 from abn.hub.bounds import check_bounds
 from abn.hub.building import (
     OF_A_PLAIN_NETWORK,
@@ -77,14 +77,14 @@ def _read_directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileNotFoundError(
             f"{path} holds no {' and no '.join(missing)}, expected what save_pretrained() writes"
         )
-    weights, _ = read_checkpoint(path / WEIGHTS)
+    weights, _ = read_weights(path / WEIGHTS)
     return _parse_configuration((path / CONFIG).read_bytes(), path / CONFIG), weights
 
 
 def _read_file(
     path: Path, mechanism: str | None, map: str | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    weights, metadata = read_checkpoint(path)
+    weights, metadata = read_weights(path)
     if all(key.startswith("model.") for key in weights):  # as of a module of Lightning around the network
         weights = {key.removeprefix("model."): value for key, value in weights.items()}
     if "config" in metadata:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
-from abn.checkpoint import CheckpointError, listed, misfits, read_checkpoint
+from abn.checkpoint import CheckpointError, listed, misfits, read_weights
 from abn.preprocessing import Preprocessing, preprocessing_of
 from abn.retrofit.backbones import WEIGHT_SOURCE_ARGUMENTS, asks_for_weights
 from abn.retrofit.dry_run import Shape
@@ -53,7 +53,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> int 
     Raises:
         CheckpointError: If the file holds no weights, or weights that do not fit. All misfits are named.
     """
-    weights, _ = read_checkpoint(path.expanduser())
+    weights, _ = read_weights(path.expanduser())
     expected = backbone.state_dict()
     while not expected.keys() & weights.keys() and (prefix := _common_prefix(weights)):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
