@@ -1,7 +1,12 @@
-"""The backbones on which the tests run, and how to build one in little time."""
+"""The backbones on which the tests run, and how to build and to wrap one in little time."""
 
+import copy
+import functools
+
+import torch
 from torch import nn
 
+from abn import ABN, wrap_backbone
 from abn.retrofit.backbones import create_backbone
 
 ARCHITECTURES = [
@@ -38,6 +43,18 @@ def build(name: str, **arguments: object) -> nn.Module:
     if name in ("torchvision/googlenet", "torchvision/inception_v3"):
         arguments["init_weights"] = False
     return create_backbone(name, **arguments)
+
+
+def wrapped(name: str, **arguments: object) -> ABN:
+    """The backbone with an attention branch, in evaluation mode. Wrapped once per process, then copied."""
+    return copy.deepcopy(_wrapped_once(name, **arguments))
+
+
+@functools.cache
+def _wrapped_once(name: str, **arguments: object) -> ABN:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return wrap_backbone(build(name).eval(), **arguments)
 
 
 def image_size(name: str) -> int:

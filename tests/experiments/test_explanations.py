@@ -18,7 +18,7 @@ from experiments.tasks.located_digits import COLORED, GRAY
 from finetune_attention import choose_to_edit, guided_loss, make_images, predict
 from safetensors.torch import save_file
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def squares(images: torch.Tensor) -> list[tuple[float, ...]]:

@@ -15,7 +15,7 @@ import torch
 import abn
 from abn.hub.official import architecture, from_reference, to_reference
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 CASES = {
     "imagenet_resnet18": ("abn_resnet18", {}),
     "imagenet_resnet50": ("abn_resnet50", {}),

@@ -13,7 +13,7 @@ from abn import AttentionBranch, CutError, wrap_backbone
 from abn.retrofit.backbones import input_shape
 from abn.retrofit.dry_run import dry_run
 
-TABLE = Path(__file__).parent.parent / "docs" / "coverage.csv"
+TABLE = Path(__file__).parents[2] / "docs" / "coverage.csv"
 
 
 def smallest_of_each_family() -> list[dict[str, str]]:

@@ -33,7 +33,7 @@ from training.options import DEFAULT_MODEL, read_options
 import abn
 from abn.preprocessing import CIFAR
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ["--image-size", "16", "--workers", "0", "--batch-size", "8", "--epochs", "2"]
 STEPS = 6  # 26 images, in two epochs
 

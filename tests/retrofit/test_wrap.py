@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, build, image_size
+from architectures import ARCHITECTURES, build, image_size, wrapped
 from torch import nn
 
 from abn import ABNLoss, AttentionBranch, CutError, find_splits, wrap_backbone
@@ -156,7 +156,7 @@ def test_frozen_backbone_stays_frozen_and_the_whole_attention_branch_is_trained(
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_compute_the_same(name, duplicate):
-    model = wrap_backbone(build(name).eval())
+    model = wrapped(name)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(model(images), duplicate(model)(images), strict=True):
@@ -165,7 +165,7 @@ def test_copies_compute_the_same(name, duplicate):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_state_dict_round_trip(name, tmp_path):
-    model, other = (wrap_backbone(build(name).eval()) for _ in range(2))
+    model, other = wrapped(name), wrap_backbone(build(name).eval())
     images = torch.randn(1, 3, 64, 64)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
@@ -194,7 +194,7 @@ def test_state_dict_keeps_the_names_of_the_backbone():
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_dtypes(name, dtype):
-    for model in (wrap_backbone(build(name).to(dtype).eval()), wrap_backbone(build(name).eval()).to(dtype)):
+    for model in (wrap_backbone(build(name).to(dtype).eval()), wrapped(name).to(dtype)):
         with torch.no_grad():
             output = model(torch.randn(1, 3, 64, 64, dtype=dtype))
         assert {tensor.dtype for tensor in output} == {dtype}
@@ -203,7 +203,7 @@ def test_other_dtypes(name, dtype):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_channels_last_and_autocast(name):
-    model = wrap_backbone(build(name).eval())
+    model = wrapped(name)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = model(images)
