@@ -28,7 +28,7 @@ from abn.preprocessing import Preprocessing
 from abn.retrofit.errors import CutError
 from abn.retrofit.wrap import find_splits, wrap_backbone
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ABN",

@@ -18,42 +18,44 @@ from abn.visualize.folder import explain, image_paths
 
 
 def main() -> None:
-    """Runs the command that the arguments name. Ends with 1 if it failed, or did only a part."""
+    """Runs the command that the arguments name. Exits with 1 if the command fails or skips images."""
     parser = argparse.ArgumentParser(prog="python -m abn", description="Attention Branch Networks")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
         "convert", help="rewrites weights of the official code as safetensors, and back"
     )
-    command.add_argument("source", help="what abn.hub.load takes: a file, a directory, a name, an address")
-    command.add_argument("destination", help=".safetensors, or .pth.tar for the official code")
-    _add_what_weights_leave_open(command)
+    command.add_argument("source", help="file, directory, name or address, as for abn.hub.load")
+    command.add_argument("destination", help="file to write: .safetensors, or .pth.tar for the official code")
+    _add_mechanism_and_map(command)
     command.set_defaults(run=_convert)
-    command = commands.add_parser("explain", help="shows for images where a network looks")
+    command = commands.add_parser("explain", help="draws where a network looks in images")
     command.add_argument("source", type=Path, metavar="IMAGE_OR_FOLDER")
     command.add_argument(
         "--model",
         required=True,
-        help="what abn.hub.load takes: a name, a file, a directory; or timm/... or torchvision/..., a "
-        "pretrained classifier, which needs no training to explain itself",
+        help="name, file or directory, as for abn.hub.load; or timm/... or torchvision/..., a pretrained "
+        "classifier, which explains itself without training",
     )
     command.add_argument(
         "--backbone-weights",
         type=Path,
         metavar="FILE",
-        help="weights of a timm/... or torchvision/... classifier (default: those of the library)",
+        help="weights for a timm/... or torchvision/... model (default: pretrained weights of its library)",
     )
     command.add_argument(
         "--class",
         dest="of_class",
         metavar="CLASS",
-        help="name or number of a class whose evidence to show (default: of those that are seen)",
+        help="name or number of a class: shows the evidence for it (default: for the classes that are seen)",
     )
-    _add_what_weights_leave_open(command)
+    _add_mechanism_and_map(command)
     command.add_argument("--out", required=True, type=Path, help="folder for the pictures")
     command.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time")
-    command.add_argument("--rescale", action="store_true", help="stretches each map over all colours")
     command.add_argument(
-        "--sign", choices=get_args(Sign), help="part of maps with both signs (default: both)"
+        "--rescale", action="store_true", help="stretches the range of each map over all colours"
+    )
+    command.add_argument(
+        "--sign", choices=get_args(Sign), help="part to show of maps with both signs (default: both)"
     )
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     command.set_defaults(run=_explain)
@@ -67,11 +69,11 @@ def main() -> None:
         sys.exit(130)
 
 
-def _add_what_weights_leave_open(command: argparse.ArgumentParser) -> None:
+def _add_mechanism_and_map(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--mechanism", choices=MECHANISMS, help="attention mechanism, where the weights do not tell it"
+        "--mechanism", choices=MECHANISMS, help="attention mechanism, if the weights do not tell it"
     )
-    command.add_argument("--map", choices=MAPS, help="kind of map, where the weights do not tell it")
+    command.add_argument("--map", choices=MAPS, help="kind of map, if the weights do not tell it")
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -84,12 +86,12 @@ def _explain(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
     if arguments.rescale and arguments.sign:
         raise ValueError("--rescale and --sign exclude each other: leave one of them out")
-    image_paths(arguments.source, arguments.out)  # before a model is fetched
+    image_paths(arguments.source, arguments.out)  # raises its errors before a model is fetched
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
         probe = torch.zeros(1, device=arguments.device)
-        probe.item()  # "meta" holds no numbers
-    except Exception as error:  # of each kind of device its own
+        probe.item()  # fails on "meta", which holds no numbers
+    except Exception as error:  # each kind of device raises its own kind of error
         raise ValueError(
             f"--device is {arguments.device!r}, which is not available on this machine: {error}"
         ) from error
@@ -101,14 +103,14 @@ def _explain(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         rescale=arguments.rescale,
         sign=arguments.sign,
-        of_class=None if arguments.of_class is None else _class(arguments.of_class, model),
+        of_class=None if arguments.of_class is None else _class_number(arguments.of_class, model),
     )
     print(f"pictures: {arguments.out}; images skipped: {len(skipped)}")
     return 1 if skipped else 0
 
 
 def _network(arguments: argparse.Namespace) -> ABN:
-    """A saved network, or a pretrained classifier made one."""
+    """Loads a saved network, or turns a pretrained classifier into one."""
     library = arguments.model.partition("/")[0]
     if library not in ("timm", "torchvision") or Path(arguments.model).exists():
         if arguments.backbone_weights is not None:
@@ -122,7 +124,7 @@ def _network(arguments: argparse.Namespace) -> ABN:
     try:
         return wrap_backbone(
             arguments.model,
-            start="pretrained",  # or an error: maps of random weights mean nothing
+            start="pretrained",  # fails without weights: maps of new heads mean nothing
             map=arguments.map,
             mechanism=arguments.mechanism,
             **weights,
@@ -133,8 +135,8 @@ def _network(arguments: argparse.Namespace) -> ABN:
         ) from error
 
 
-def _class(asked: str, model: ABN) -> int:
-    """The number of a class, given by number or by name."""
+def _class_number(asked: str, model: ABN) -> int:
+    """Returns the number of the class that is asked for by its number or by its name."""
     if asked.isdecimal():
         return int(asked)
     names = [name.lower() for name in model.classes or ()]

@@ -1,4 +1,4 @@
-"""Reading the weights out of a file that may be damaged, or made to do harm: nothing is unpickled."""
+"""Reads weights from a file that may be damaged, or made to do harm: nothing is unpickled."""
 
 import pickle
 import re
@@ -15,26 +15,26 @@ from torch import Tensor
 
 from abn.lock import PROCESS_LOCK
 
-_WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+_WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DataParallel and torch.compile add to names
 
 
 class CheckpointError(ValueError):
-    """A file that holds no weights, or not those of the network that they should be of."""
+    """Raised for a file that holds no weights, or not the weights of the expected network."""
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads a state dict from a safetensors file, or from one that ``torch.save`` wrote, of any age.
+    """Reads a state dict from a safetensors file, or from a file that any version of ``torch.save`` wrote.
 
-    Of a checkpoint of a trainer, the entry ``"state_dict"``, ``"model_state_dict"`` or ``"model"`` is taken.
-    The prefixes ``module.`` and ``_orig_mod.`` are taken off the names.
+    From a trainer's checkpoint, takes the entry ``"state_dict"``, ``"model_state_dict"`` or ``"model"``.
+    Removes the prefixes ``module.`` and ``_orig_mod.`` from the names.
 
     Returns:
-        The tensors by name, and the metadata of a safetensors file.
+        The tensors by name, and the metadata of a safetensors file. Other files have no metadata.
 
     Raises:
         CheckpointError: If the file is damaged, claims to be larger than it is, or holds anything but
             tensors of numbers.
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
 
     Warns:
         UserWarning: If weights are NaN or infinite.
@@ -65,22 +65,23 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - `file` is no mapping
     except Exception as error:  # safetensors raises errors of several kinds
         raise CheckpointError(f"{path} is damaged, cut short or no checkpoint: {error}") from error
-    for name, kept in metadata.items():  # weights with two names, of which safetensors writes one
-        if kept in tensors:
-            tensors.setdefault(name, tensors[kept])
+    # Weights with two names are written once: the metadata gives the name that was kept for the other one.
+    for name, kept_name in metadata.items():
+        if kept_name in tensors:
+            tensors.setdefault(name, tensors[kept_name])
     return tensors, metadata
 
 
 def _read_pickle(path: Path, size: int) -> Any:
-    """What ``torch.save`` wrote, if it consists of tensors, numbers, texts, lists and dicts."""
+    """Returns what ``torch.save`` wrote, if it consists of tensors, numbers, texts, lists and dicts."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > size:  # torch.save does not compress
+            if unpacked > size:  # not by torch.save, which does not compress
                 raise CheckpointError(f"{path} has {size} bytes, but claims to unpack to {unpacked}")
         with PROCESS_LOCK, torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -94,7 +95,7 @@ def _read_pickle(path: Path, size: int) -> Any:
                 "was not run. Where the file was made, write its weights alone: "
                 "torch.save(model.state_dict(), 'weights.pth')"
             ) from None
-        # Around the reason, torch.load advises to unpickle the file after all.
+        # The message also advises to unpickle the file after all: take only its reason.
         within = re.search(r"WeightsUnpickler error:\s*(.*)", str(error))
         reason = within[1] if within else str(error).partition("\n")[0].partition(" In PyTorch 2.6")[0]
         raise CheckpointError(
@@ -103,7 +104,7 @@ def _read_pickle(path: Path, size: int) -> Any:
 
 
 class _Ignored:
-    """Takes the place of what trainers keep beside the weights as NumPy scalars, such as an accuracy."""
+    """Takes the place of NumPy scalars that trainers keep beside the weights, such as an accuracy."""
 
     def __init__(self, *args: object) -> None: ...
 
@@ -165,7 +166,7 @@ def _check_tensors(state_dict: dict[str, Tensor], path: Path, size: int) -> None
 
 
 def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries without the prefixes that DataParallel and ``torch.compile`` put before their names.
+    """Returns the entries without the prefixes that DataParallel and ``torch.compile`` add to names.
 
     Raises:
         ValueError: If two entries then have the same name.
@@ -180,7 +181,7 @@ def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rekeyed(state_dict: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    """The entries under other names.
+    """Returns the entries, each under the name that ``rename`` makes of its name.
 
     Raises:
         ValueError: If two entries then have the same name.
@@ -194,7 +195,7 @@ def rekeyed(state_dict: Mapping[str, Any], rename: Callable[[str], str]) -> dict
 
 
 def misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """What keeps weights from being loaded in the place of others, by kind of fault."""
+    """Lists, by kind of fault, the names that keep ``weights`` from being loaded in place of ``expected``."""
     return {
         "missing": [key for key in expected if key not in weights],
         "not part of it": [key for key in weights if key not in expected],
@@ -212,5 +213,5 @@ def misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
 
 
 def listed(names: Sequence[object]) -> str:
-    """The first five, and how many more there are."""
+    """Returns the first five names, and how many more there are, as a text."""
     return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""Reading photographs: which files are images, and any image as RGB, in one way for all of the library."""
+"""Finds and reads images: tells which files are images, and reads any image as RGB, for all modules."""
 
 import contextlib
 import functools
@@ -10,20 +10,20 @@ import numpy as np
 from PIL import Image, ImageOps
 
 UNREADABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that PIL can tell, but reads with another program or not at all."""
+"""Formats that PIL recognises, but reads only with another program, or not at all."""
 
 
 def is_image(path: str | Path) -> bool:
-    """Whether the file is named like an image that PIL reads here, and not hidden.
+    """Whether the file has the ending of an image format that PIL can read, and is not hidden.
 
-    That depends on what is installed: with ``pillow-heif`` it holds for ``.heic`` too.
+    The formats depend on what is installed: with ``pillow-heif``, ``.heic`` is one of them.
     """
     path, formats = Path(path), _formats()
     return Image.registered_extensions().get(path.suffix.lower()) in formats and path.name[0] != "."
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files in a folder and the folders in it, but for hidden ones."""
+    """Returns the files in a folder and all its subfolders, in order, without hidden files and folders."""
 
     def is_hidden(path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -32,7 +32,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def ignored(paths: Iterable[Path]) -> str:
-    """A line on how many of these files are no images, and of which kinds; empty if all are images."""
+    """Tells in one line how many files are no images, and of which kinds. Empty if all files are images."""
     endings = Counter(path.suffix.lower() or "without an ending" for path in paths if not is_image(path))
     kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
     count = endings.total()
@@ -40,12 +40,12 @@ def ignored(paths: Iterable[Path]) -> str:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Opens a picture in any format that PIL reads as RGB, turned upright by its EXIF tag.
+    """Opens an image in any format that PIL reads, as RGB, and turns it upright by its EXIF tag.
 
-    Of pictures with several frames the first is taken. See :func:`as_rgb` for other depths than 8 bits.
+    Of several frames, only the first is read. See :func:`as_rgb` for other depths than 8 bits.
 
     Raises:
-        OSError: If the file is no whole picture, or its pixels are of unknown range.
+        OSError: If the file is not a complete image, or the range of its pixels is unknown.
     """
     try:
         with Image.open(path, formats=sorted(_formats())) as image:
@@ -57,11 +57,11 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A PIL image as RGB, with 8 bits for each colour. Pixels of 16 bits are cut to the upper 8.
+    """Converts a PIL image to RGB, with 8 bits for each colour. Pixels of 16 bits keep their upper 8.
 
     Raises:
-        TypeError: If it is something else than a PIL image.
-        ValueError: If pixels are real numbers, or whole ones of 32 bits: which of them is white?
+        TypeError: If ``image`` is not a PIL image.
+        ValueError: If pixels are real numbers, or whole numbers of 32 bits: their range is unknown.
     """
     if not isinstance(image, Image.Image):
         raise TypeError(
@@ -70,7 +70,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
         )
     if image.mode == "RGB":
         return image
-    # PIL opens a PPM of 16 bits as one of 32, and before version 10.3 a PNG.
+    # PIL opens a PPM of 16 bits as an image of 32 bits. Before version 10.3, it did so with a PNG too.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
@@ -91,6 +91,6 @@ def _formats() -> set[str]:
 @functools.cache
 def _register_heif() -> None:
     with contextlib.suppress(ImportError):
-        from pillow_heif import register_heif_opener  # the format of telephones, of which PIL knows nothing
+        from pillow_heif import register_heif_opener  # the format of phones, which PIL alone cannot read
 
         register_heif_opener()

@@ -10,23 +10,23 @@ from abn.modules.inputs import check_dtype, check_range, in_range, resize_maps, 
 from abn.network import ABNOutput
 
 Criterion = Callable[[Tensor, Any], Tensor]
-"""Logits and target to a scalar."""
+"""Takes logits and a target, and returns a scalar loss."""
 
 
 class ABNLoss(nn.Module):
-    r"""A criterion on the scores of both branches, added.
+    r"""Adds a loss on the scores of the attention branch and a loss on the scores of the perception branch.
 
     .. math:: L = w_{att} \cdot L_{att} + w_{per} \cdot L_{per}
 
-    The paper and the official code add the two cross-entropies with equal weight (Fukui et al.,
-    CVPR 2019, section 3.3). Where there are tasks, a criterion that takes the mean over them, such as
-    ``nn.BCEWithLogitsLoss()``, gives the published loss: that of the attention branch, and the mean over the
-    tasks of those of the perception branch.
+    The paper and the official code add two cross-entropies with equal weight (Fukui et al., CVPR 2019,
+    section 3.3). For several tasks, the published loss is the loss of the attention branch plus the mean
+    over the tasks of the losses of the perception branch. A criterion that takes the mean over the tasks,
+    such as ``nn.BCEWithLogitsLoss()``, gives this loss.
 
     Args:
-        criterion: ``(logits, target)`` to a scalar. Default: cross-entropy, which is for classes: tasks of
-            one value, (B, T), need one of their own.
-        attention_criterion: For the attention branch, where it differs. Default: ``criterion``.
+        criterion: Takes ``(logits, target)`` and returns a scalar. Default: cross-entropy, which is for
+            classes. Tasks of a single value, with scores (B, T), need another criterion.
+        attention_criterion: Criterion for the attention branch, if it differs. Default: ``criterion``.
         attention_weight: Weight of the attention branch's loss.
         perception_weight: Weight of the perception branch's loss.
 
@@ -59,17 +59,17 @@ class ABNLoss(nn.Module):
         """Computes the loss.
 
         Args:
-            output: What the model returned.
-            target: Whatever the criteria take: for cross-entropy class indices (B,) or probabilities
-                (B, K), or, of T tasks with K classes each, indices (B, T); a dict of several targets for a
-                criterion of your own.
+            output: Output of the model.
+            target: Any target that the criteria take. Cross-entropy takes class indices (B,) or
+                probabilities (B, K), and for T tasks with K classes each, indices (B, T). A criterion of
+                your own may take a dict of several targets.
 
         Returns:
-            The weighted sum, a scalar.
+            The weighted sum of the two losses, a scalar.
 
         Raises:
-            TypeError: If the output is not what an ABN returns.
-            ValueError: If the criterion is the default and there is a single value, or one per task.
+            TypeError: If ``output`` is not the output of an ABN.
+            ValueError: If the criterion is the default, and the scores are a single value per image or task.
         """
         if not hasattr(output, "perception_logits"):
             raise TypeError(
@@ -93,26 +93,26 @@ Guidance = Literal["match", "suppress_outside", "energy"]
 
 
 class AttentionMapLoss(nn.Module):
-    r"""Draws attention maps towards maps that people gave: boxes, masks, or maps edited by hand.
+    r"""Draws attention maps towards targets that people made: boxes, masks, or maps edited by hand.
 
-    With M the network's map and M' the given one, per image and over its pixels:
+    M is the network's map of an image, M' is the target map. Norms and sums run over the pixels:
 
     - ``"match"``: :math:`\lVert M' - M \rVert_2`, the loss with which Mitsuhara et al., "Embedding Human
       Knowledge into Deep Neural Network via Attention Map", VISIGRAPP 2021, fine-tune on edited maps.
-    - ``"suppress_outside"``: :math:`\lVert M - M \cdot M' \rVert_2`: nothing is asked within the given
-      region, which may then be a rough box (Petryk et al., "GALS", CVPR 2022).
-    - ``"energy"``: :math:`1 - \sum M M' / \sum M`, the share of the map outside the region, with which Rao
-      et al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023, guide
-      networks by boxes. Of a map with both signs, its positive part. Blind to the map's scale, it suits maps
-      whose maximum is always 1.
+    - ``"suppress_outside"``: :math:`\lVert M - M \cdot M' \rVert_2`. Within the target region the map is
+      free, so the region may be a rough box (Petryk et al., "GALS", CVPR 2022).
+    - ``"energy"``: :math:`1 - \sum M M' / \sum M`, the share of the map outside the target region. With
+      this loss, Rao et al., "Studying How to Efficiently and Effectively Guide Models with Explanations",
+      ICCV 2023, guide networks by boxes. Negative values of a map count as 0. The loss does not depend on
+      the scale of the map, and suits maps whose maximum is always 1.
 
-    It is added to :class:`ABNLoss` with a weight of one's own, γ. docs/explanations.md compares the three.
+    Add it to :class:`ABNLoss` with a weight γ of your choice. docs/explanations.md compares the three losses.
 
     Args:
         guidance: ``"match"``, ``"suppress_outside"`` or ``"energy"``.
 
     Raises:
-        ValueError: If the guidance is none of these.
+        ValueError: If ``guidance`` is none of the three.
 
     Example:
         >>> map_loss = AttentionMapLoss("suppress_outside")
@@ -134,19 +134,19 @@ class AttentionMapLoss(nn.Module):
         """Computes the loss.
 
         Args:
-            attention_map: What the model returned, (B, 1, h, w). Of T maps, hand over ``flatten(0, 1)``, as
-                those of B·T images.
+            attention_map: The model's map, (B, 1, h, w). For T tasks, pass ``attention_map.flatten(0, 1)``:
+                the loss then treats the maps as those of B·T images.
             target: (B, 1, H, W) or (B, H, W), bool, or floating point from 0 to 1, of any resolution.
-            given: (B,), bool: the images that have a target. The others are skipped, whatever their
-                target holds. Default: all.
+            given: (B,), bool: whether an image has a target. Images without one are skipped, whatever
+                ``target`` holds for them. Default: all images have one.
 
         Returns:
-            The mean over the images that have a target, a scalar; 0 if none has.
+            The mean over the images that have a target, a scalar; 0 if no image has one.
 
         Raises:
-            TypeError: If something is no tensor, or ``given`` not of bool.
-            ValueError: If the shapes do not belong together, or targets are of whole numbers or, as far as
-                they are on the CPU, beyond 0 to 1.
+            TypeError: If an argument is no tensor, or ``given`` is not of bool.
+            ValueError: If the shapes do not fit together, if targets hold whole numbers, or if targets on
+                the CPU go beyond 0 to 1.
         """
         target = with_channel(target, "target")
         check_dtype(target, "target")
@@ -163,14 +163,15 @@ class AttentionMapLoss(nn.Module):
         if given is None:
             given = torch.ones(len(maps), dtype=torch.bool, device=maps.device)
         chosen = given[:, None, None, None]
-        if self.guidance != "match" or in_range(maps):  # those of official networks may go beyond
+        # Maps of official networks may lie beyond 0 to 1. Then the targets that they are to match may, too.
+        if self.guidance != "match" or in_range(maps):
             check_range(torch.where(chosen, target, 0), "target")
-        target = torch.where(chosen, target, maps.detach())  # what is skipped may be NaN
+        target = torch.where(chosen, target, maps.detach())  # a skipped target may hold NaN
         distances: Tensor
         if self.guidance == "energy":
             positive = maps.clamp(min=0)
             inside, total = (positive * target).sum(dim=(1, 2, 3)), positive.sum(dim=(1, 2, 3))
-            distances = 1 - inside / total.clamp(min=1e-3)  # less than a thousandth of a pixel is no map
+            distances = 1 - inside / total.clamp(min=1e-3)  # no division by 0 for an empty map
         else:
             difference = target - maps if self.guidance == "match" else maps - maps * target
             distances = torch.linalg.vector_norm(difference, dim=(1, 2, 3))

@@ -16,19 +16,19 @@ from abn.saving import push, save
 
 
 class ABNOutput(NamedTuple):
-    """What an :class:`ABN` returns; unpacks like a tuple."""
+    """Output of an :class:`ABN`; unpacks like a tuple."""
 
     attention_logits: Tensor
-    """Scores of the attention branch, (B, K); of T tasks (B, T) or, with K classes each, (B, K, T). With
-    ``map="response"`` or ``"scaled_response"`` (B, T) in both cases."""
+    """Scores of the attention branch: (B, K); for T tasks (B, T), or (B, K, T) if each task has K classes.
+    With ``map="response"`` or ``"scaled_response"`` always (B, T)."""
     perception_logits: Tensor
-    """Scores of the perception branch, (B, K), (B, T) or (B, K, T): the network's prediction."""
+    """Scores of the perception branch, the network's prediction: (B, K), (B, T) or (B, K, T)."""
     attention_map: Tensor
-    """Where the network looked, (B, 1, h, w) or one map per task, (B, T, h, w), in [0, 1]; but for two kinds
-    of official networks, where ``map="log_sum"`` is at least 0, and ``"response"`` is of any sign."""
+    """Where the network looked, in [0, 1]: (B, 1, h, w), or one map per task, (B, T, h, w). Official networks
+    may have other ranges: ``"log_sum"`` maps are at least 0, response maps have any sign."""
 
 
-# Else torch.export.save() refuses a network that returns one.
+# Without this, torch.export.save() refuses a network that returns an ABNOutput.
 _register_namedtuple(ABNOutput, serialized_type_name="abn.ABNOutput")
 
 
@@ -38,13 +38,14 @@ class ABN(nn.Module):
     Fukui, Hirakawa, Yamashita and Fujiyoshi, "Attention Branch Network: Learning of Attention Mechanism
     for Visual Explanation", CVPR 2019, `arXiv:1812.10025 <https://arxiv.org/abs/1812.10025>`_.
 
-    :func:`abn.wrap_backbone` makes one from a backbone; any three modules that fit together do as well.
+    :func:`abn.wrap_backbone` makes an ABN from a backbone. Any three modules that fit together make one, too.
 
     Args:
-        feature_extractor: Images (B, C, H, W) to features (B, C', h, w).
-        attention_branch: Features to ``(attention_logits, attention_map)``, such as
+        feature_extractor: Takes images (B, C, H, W) and returns features (B, C', h, w).
+        attention_branch: Takes features and returns ``(attention_logits, attention_map)``, such as
             :class:`abn.AttentionBranch`.
-        perception_branch: ``(features, attention_map)`` to logits, such as :class:`abn.PerceptionBranch`.
+        perception_branch: Takes ``(features, attention_map)`` and returns logits, such as
+            :class:`abn.PerceptionBranch`.
 
     Example:
         >>> from abn import AttentionBranch, PerceptionBranch
@@ -59,7 +60,7 @@ class ABN(nn.Module):
     """
 
     in_channels: int | None = None
-    """Channels of the images that the network was made for, where known."""
+    """Number of channels of the images that the network was made for, if known."""
 
     def __init__(
         self, feature_extractor: nn.Module, attention_branch: nn.Module, perception_branch: nn.Module
@@ -69,36 +70,36 @@ class ABN(nn.Module):
         self.attention_branch = attention_branch
         self.perception_branch = perception_branch
         self.built_with: dict[str, Any] | None = None
-        """The arguments of :func:`abn.wrap_backbone`, or of the builder named under ``"model"``, that build
-        this network; none if no name builds it. (``config`` is what transformers would take for its own.)
-        """
+        """The arguments that build this network, of :func:`abn.wrap_backbone` or of the builder named under
+        ``"model"``. None if no name builds it. (Not named ``config``, which transformers would take for its
+        own.)"""
         self.stage: str | None = None
-        """The kind of stage, for the configuration; none if it is a module of the user's own."""
+        """Kind of the attention branch's stage, for the configuration. None for a user's own module."""
         self.preprocessing: Preprocessing | None = None
-        """What is done to images before the network sees them, where known. Saved with the network."""
+        """Preprocessing of the images for this network, if known. Saved with the network."""
         self.classes: Sequence[str] | None = None
-        """Names of the K classes, or of the tasks, where known. Saved with the network."""
+        """Names of the K classes, or of the tasks, if known. Saved with the network."""
 
     def forward(self, images: Tensor, attention_map: Tensor | None = None) -> ABNOutput:
         """Classifies the images.
 
         Args:
             images: (B, C, H, W), floating point, normalised as the backbone expects.
-            attention_map: Takes the place of the computed map in the attention mechanism: a map edited
-                by a person, or a mask. (B, 1, h, w) or (B, h, w), B = 1 for one map for all images, of
-                any resolution; where there are tasks (B, T, h, w), or T = 1 for one map for all. Bool, or
-                floating point: from 0 to 1, where the network's own maps are.
+            attention_map: Replaces the computed map in the attention mechanism, for example by a map that a
+                person edited, or by a mask. (B, 1, h, w) or (B, h, w), of any resolution; B = 1 gives all
+                images one map. For several tasks (B, T, h, w); T = 1 gives all tasks one map. Bool, or
+                floating point; from 0 to 1 if the network's own maps are in this range.
 
         Returns:
-            ``(attention_logits, perception_logits, attention_map)``. The map is always the computed one,
-            so that it can be compared with, or trained towards, the one that was given.
+            ``(attention_logits, perception_logits, attention_map)``. The returned map is always the computed
+            map, which can thus be compared with the argument ``attention_map``, or trained towards it.
 
         Raises:
             TypeError: If the images are no tensor, or not floating point.
-            ValueError: If the images are not (B, C, H, W), with as many channels as the network was made for,
+            ValueError: If the images are not (B, C, H, W) with as many channels as the network was made for,
                 hold NaN, or are so small that their features have a single pixel; or if ``attention_map`` has
-                another shape, type or range. Values are looked at on the CPU alone, and not in a compiled or
-                exported model: elsewhere every call would wait for the device.
+                another shape, type or range. Values are checked on the CPU alone, and not in a compiled or
+                exported model: on other devices every call would wait for the device.
         """
         if not torch.compiler.is_compiling():
             check_images(images)
@@ -125,22 +126,23 @@ class ABN(nn.Module):
         return features
 
     def class_map(self, images: Tensor, classes: int | Tensor) -> Tensor:
-        """Where the evidence is for a class, be it the predicted one or another.
+        """Computes the map of the evidence for a class, which need not be the predicted class.
 
-        Runs the feature extractor and the attention branch once. The map that a call of the network returns
-        shows all classes that the branch sees instead, each by its probability.
+        Runs the feature extractor and the attention branch once. A call of the network, in contrast, returns
+        the map of all classes, each weighted by the probability that the attention branch gives it.
 
         Args:
             images: (B, C, H, W), as for a call of the network.
-            classes: One class for all images, or one for each, (B,).
+            classes: One class for all images, or one class for each image, (B,).
 
         Returns:
-            (B, 1, h, w), from 0 to its maximum of 1; 0 everywhere if no pixel speaks for the class.
+            (B, 1, h, w), from 0 to its maximum of 1; 0 everywhere if no pixel has evidence for the class.
 
         Raises:
-            TypeError: If the images are not floating point.
-            ValueError: If the network's map is not made of evidence for classes, as those of official
-                networks and of several tasks are not, or it has no such class.
+            TypeError: If the images are no tensor, or not floating point.
+            ValueError: If the images are not (B, C, H, W) or hold NaN, if a class does not exist, or if the
+                network's map is not made of evidence for classes, as the maps of official networks and of
+                several tasks are not.
 
         Example:
             >>> from abn import abn_resnet18
@@ -175,17 +177,17 @@ class ABN(nn.Module):
         return attention_map
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int]]:
-        """Depth of each parameter, from which timm makes layer-wise learning rates (``layer_decay=``).
+        """Tells the depth of each parameter. timm makes layer-wise learning rates of it (``layer_decay=``).
 
-        A submodule and the first number behind it count as one layer: ``layer3.4``, ``stages.2``. Both
-        branches begin where the feature extractor ends, and all heads of the attention branch are as deep as
-        the network is.
+        Parameters whose names are equal up to their first number, such as ``layer3.4`` or ``stages.2``, count
+        as one layer. The attention branch's stage and the perception branch begin where the feature extractor
+        ends. All heads of the attention branch are as deep as the deepest layer.
 
         Args:
-            coarse: Takes each of the three parts for one layer.
+            coarse: Counts the feature extractor and each branch as one layer.
 
         Returns:
-            A function from the name of a parameter to ``(depth,)``.
+            A function that takes the name of a parameter and returns ``(depth,)``.
         """
 
         def block(name: str) -> str:
@@ -207,17 +209,17 @@ class ABN(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Saves the network where :func:`abn.hub.load` finds it: ``config.json`` and ``model.safetensors``.
 
-        The first holds the names and keyword arguments that built the network, its ``preprocessing`` and its
-        ``classes``, the second its weights: a layer that was replaced since does not come back. Nothing is
-        pickled, and each file is there in full or not at all.
+        ``config.json`` holds the names and keyword arguments that built the network, its ``preprocessing``
+        and its ``classes``. ``model.safetensors`` holds the weights. A layer that was replaced after building
+        does not come back. Nothing is pickled, and each file is written in full or not at all.
 
         Args:
-            directory: Made if it does not exist.
+            directory: Folder for the files, made if it does not exist.
 
         Raises:
             ValueError: If the network was not built by name, with ``wrap_backbone("timm/...")`` or a builder
-                such as ``abn_resnet50``, if it was with an argument that JSON cannot hold, or if ``classes``
-                are not one name for each class or task.
+                such as ``abn_resnet50``, if JSON cannot hold an argument that it was built with, or if
+                ``classes`` are not one name for each class or task.
         """
         save(self, Path(directory))
 
@@ -226,8 +228,8 @@ class ABN(nn.Module):
 
         Args:
             repo_id: ``"owner/name"``.
-            private: Whether a new repository is private. Default: what the owner has set, mostly public.
-            token: Default: that of ``hf auth login``.
+            private: Whether a new repository is private. Default: the owner's own setting, mostly public.
+            token: Access token. Default: the token of ``hf auth login``.
 
         Returns:
             The address of the commit.
@@ -239,17 +241,17 @@ class ABN(nn.Module):
 
 
 class LogitsOnly(nn.Module):
-    """An :class:`ABN` for tools that expect one tensor of logits: Captum, grad-cam, torch-cam, ...
+    """Wraps an :class:`ABN` for tools that expect one tensor of logits: Captum, grad-cam, torch-cam, ...
 
-    The network itself stays within reach as ``model``, for the layers that such a tool asks for.
+    The network stays available as ``model``, for tools that ask for one of its layers.
 
     Args:
-        model: Shared, not copied.
+        model: Network to wrap. It is shared, not copied.
 
     Example:
         >>> from abn import abn_resnet18
         >>> view = LogitsOnly(abn_resnet18(num_classes=10).eval())
-        >>> layer = view.model.perception_branch.tail.layer4  # what Grad-CAM wants to know
+        >>> layer = view.model.perception_branch.tail.layer4  # the layer for Grad-CAM
         >>> view(torch.randn(2, 3, 64, 64)).shape
         torch.Size([2, 10])
     """
@@ -260,6 +262,6 @@ class LogitsOnly(nn.Module):
         self.training = model.training  # Quantus, for one, refuses a network in training mode
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classifies the images: (B, C, H, W) to the ``perception_logits`` of :class:`ABNOutput`."""
+        """Returns the ``perception_logits`` of :class:`ABNOutput` for images (B, C, H, W)."""
         output: ABNOutput = self.model(images)
         return output.perception_logits

@@ -1,4 +1,4 @@
-"""What is done to an image before a network sees it."""
+"""Prepares images for a network: resizes, crops and normalises them."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,29 +9,29 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from abn.images import as_rgb
-from abn.images import read_image as read_image  # where it was before
+from abn.images import read_image as read_image  # for code that imports it from here
 
 LONGEST = 10_000
-"""Pixels of a side that are asked for at most: a file that asks for more means harm."""
+"""Largest number of pixels of a side that a file may ask for. A file that asks for more means harm."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizes, crops and normalises images as in the evaluation of the network they are for.
+    """Resizes, crops and normalises images, as in the evaluation of the network that takes them.
 
     The defaults are those of the official code, and of most networks, for ImageNet.
 
     Args:
-        size: Height and width in pixels of what the network sees.
-        resize: Height and width that the image gets before its centre is cropped to ``size``, or black is
-            added around it; one number for both.
-        mean: Of red, green and blue, in 0..1, subtracted from the image.
-        std: Standard deviations, which the image is divided by.
+        size: Height and width, in pixels, of the image that the network sees.
+        resize: Height and width to which an image is resized first, or one number for both. Its centre is
+            then cropped to ``size``, or black is added around it.
+        mean: Mean of red, green and blue, in 0..1, which is subtracted from the image.
+        std: Standard deviation of red, green and blue, by which the image is divided.
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
-        crop_mode: As in timm. ``"center"`` keeps the proportions of the image, and resizes it until it covers
-            ``resize``; ``"border"`` keeps them too, until it lies within ``resize``, and adds a border in the
-            colour of ``mean``; ``"squash"`` does not keep them. Default: ``"center"`` where ``resize`` is one
-            number, else ``"squash"``.
+        crop_mode: As in timm. ``"center"`` keeps the proportions of the image, and resizes it to cover
+            ``resize``. ``"border"`` keeps the proportions, resizes the image to lie within ``resize``, and
+            adds a border in the colour of ``mean``. ``"squash"`` changes the proportions. Default:
+            ``"center"`` if ``resize`` is one number, else ``"squash"``.
 
     Raises:
         ValueError: If a value is not as described.
@@ -49,20 +49,20 @@ class Preprocessing:
     crop_mode: str | None = None
 
     def __post_init__(self) -> None:
-        def are(values: object, kind: type | tuple[type, ...], count: int) -> bool:
+        def is_tuple_of(values: object, kind: type | tuple[type, ...], count: int) -> bool:
             return (
                 isinstance(values, tuple) and [isinstance(value, kind) for value in values] == [True] * count
             )
 
-        if not (are(self.size, int, 2) and 0 < min(self.size) <= max(self.size) <= LONGEST):
+        if not (is_tuple_of(self.size, int, 2) and 0 < min(self.size) <= max(self.size) <= LONGEST):
             raise ValueError(f"size is {self.size!r}, expected (height, width), of 1 to {LONGEST} pixels")
         whole = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
-        if not (are(whole, int, 2) and 0 < min(whole) <= max(whole) <= LONGEST):
+        if not (is_tuple_of(whole, int, 2) and 0 < min(whole) <= max(whole) <= LONGEST):
             raise ValueError(
                 f"resize is {self.resize!r}, expected pixels, or (height, width), of 1 to {LONGEST} pixels"
             )
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if not (are(values, (int, float), 3) and all(map(math.isfinite, values))):
+            if not (is_tuple_of(values, (int, float), 3) and all(map(math.isfinite, values))):
                 raise ValueError(f"{name} is {values!r}, expected three numbers: of red, green and blue")
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std!r}, expected numbers above 0")
@@ -72,13 +72,13 @@ class Preprocessing:
             raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border")
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """A PIL image to what the network takes, (3, H, W).
+        """Turns a PIL image into the tensor (3, H, W) that the network takes.
 
         Raises:
-            TypeError, ValueError: If it is no PIL image, or its pixels are of unknown range, see
+            TypeError, ValueError: If ``image`` is no PIL image, or its pixels have an unknown range, see
                 :func:`abn.images.as_rgb`.
         """
-        image = self._without_far_ends(as_rgb(image))
+        image = self._without_unseen_ends(as_rgb(image))
         resized = image.resize(self._resized(image.size), _RESAMPLING[self.interpolation])
         left, top = self._offsets(resized.size)
         seen = Image.new("RGB", self.size[::-1], self._background())
@@ -88,12 +88,12 @@ class Preprocessing:
         return tensor
 
     def view(self, image: Image.Image, longest: int | None = None) -> Image.Image:
-        """The part of a PIL image that the network sees, as RGB.
+        """Returns the part of a PIL image that the network sees, as RGB.
 
         Args:
-            image: In any mode that :func:`abn.images.as_rgb` takes.
-            longest: Pixels of the longer side. Default: in the image's own resolution, but at most
-                10,000.
+            image: Image in any mode that :func:`abn.images.as_rgb` takes.
+            longest: Pixels of the longer side of the result. Default: as many as that part of the image has,
+                but at most 10,000.
         """
         image = as_rgb(image)
         _check_pixels(image)
@@ -115,7 +115,7 @@ class Preprocessing:
         return view
 
     def at(self, size: tuple[int, int]) -> "Preprocessing":
-        """The same for another size of images, which are resized in proportion."""
+        """Returns the preprocessing for another ``size``, with ``resize`` changed in proportion."""
         height, width = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         resize = round(height * size[0] / self.size[0]), round(width * size[1] / self.size[1])
         if isinstance(self.resize, int) and resize[0] == resize[1]:
@@ -126,14 +126,14 @@ class Preprocessing:
     def _crop_mode(self) -> str:
         return self.crop_mode or ("center" if isinstance(self.resize, int) else "squash")
 
-    def _without_far_ends(self, image: Image.Image) -> Image.Image:
-        """The middle of an image that is very long and thin, of which no more is seen.
+    def _without_unseen_ends(self, image: Image.Image) -> Image.Image:
+        """Cuts off the ends of a very long and thin image, which the network does not see.
 
-        Of 400,000 × 1 pixels, resized until the shorter side is long enough, memory would not suffice.
+        Without this, resizing an image of 400,000 × 1 pixels would take more memory than there is.
         """
         _check_pixels(image)
         if self._crop_mode != "center":
-            return image  # resized as a whole, to a size that is known
+            return image  # its size after resizing has a limit
         resized = self._resized(image.size)
         crop = []
         for side, length, seen in zip(image.size, resized, self.size[::-1], strict=True):
@@ -145,7 +145,7 @@ class Preprocessing:
         return image.crop(box) if left or top else image
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height that an image of this width and height gets before it is cropped."""
+        """Returns the width and height to which an image of this width and height is resized."""
         width, height = size
         rows, columns = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         if self._crop_mode == "squash":
@@ -157,17 +157,17 @@ class Preprocessing:
         return max(round(width / ratio), 1), max(round(height / ratio), 1)
 
     def _offsets(self, resized: tuple[int, int]) -> tuple[int, int]:
-        """Left and top of what the network sees, in pixels of the resized image; below 0 outside it."""
+        """Returns left and top of the crop in pixels of the resized image, below 0 if a border is added."""
         pairs = zip(resized, self.size[::-1], strict=True)
         left, top = (
-            # Where something is added around it, torchvision rounds to the other side.
+            # torchvision rounds to one side where it adds a border, and to the other where it crops.
             -((seen - side) // 2) if seen > side else round((side - seen) / 2)
             for side, seen in pairs
         )
         return left, top
 
     def _background(self) -> tuple[int, ...]:
-        """The colour of what the network sees beyond the image."""
+        """Returns the colour that is added around the image."""
         return tuple(round(255 * value) for value in self.mean) if self._crop_mode == "border" else (0, 0, 0)
 
 
@@ -185,14 +185,14 @@ def _check_pixels(image: Image.Image) -> None:
 
 
 CIFAR = Preprocessing((32, 32), (32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
-"""As in the official code's ``cifar.py``."""
+"""Preprocessing of the official code's ``cifar.py``."""
 
 CELEBA = Preprocessing(resize=(224, 224), mean=(0, 0, 0), std=(1, 1, 1))
-"""As in the official multi-task code: pixels in 0..1, not normalised."""
+"""Preprocessing of the official multi-task code: pixels in 0..1, not normalised."""
 
 
 def preprocessing_of(backbone: nn.Module) -> Preprocessing | None:
-    """What timm says of a backbone of its own; none for others."""
+    """Returns the preprocessing that timm states for a backbone, or None if it states none for RGB images."""
     known = cast(dict[str, Any], getattr(backbone, "pretrained_cfg", None) or {})
     if len(known.get("mean", ())) != 3:
         return None

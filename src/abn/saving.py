@@ -1,4 +1,4 @@
-"""Saving a network without pickle: a JSON file that says how to build it, and its weights."""
+"""Saves a network without pickle: a JSON file that tells how to build it, and a file of its weights."""
 
 import json
 import os
@@ -18,21 +18,22 @@ from abn.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UNSAVED = frozenset({"pretrained_cfg", "pretrained_cfg_overlay"})
-"""timm's arguments that change the network, but also say where to find weights."""
+"""Arguments of timm that change the network, but may also name weights. Networks with them are not saved."""
 
 
 def save(model: Any, directory: Path) -> None:
-    """Writes ``config.json`` and ``model.safetensors``.
+    """Writes ``config.json`` and ``model.safetensors`` of a network.
 
     Raises:
         OSError: If a file cannot be written.
-        ValueError: If there is no configuration, or JSON cannot hold it.
+        ValueError: If the network has no configuration, JSON cannot hold the configuration, or a weight is on
+            the meta device.
     """
     text = _json(configuration(model))
-    if away := [name for name, value in model.state_dict().items() if value.is_meta]:
+    if on_meta := [name for name, value in model.state_dict().items() if value.is_meta]:
         raise ValueError(
-            f"{len(away)} weights, such as {away[0]}, are on the meta device and cannot be saved: bring them "
-            "back first if they were offloaded"
+            f"{len(on_meta)} weights, such as {on_meta[0]}, are on the meta device and cannot be saved: "
+            "bring them back first if they were offloaded"
         )
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as path:
@@ -45,12 +46,12 @@ def save(model: Any, directory: Path) -> None:
 
 
 def push(model: Any, repo_id: str, private: bool | None, token: str | None) -> str:
-    """Saves into a repository of the Hugging Face Hub and returns the address of the commit.
+    """Saves a network in a repository of the Hugging Face Hub. Returns the address of the commit.
 
     Raises:
         ValueError: As in :func:`save`.
     """
-    from huggingface_hub import HfApi  # needed by few, and slow to import
+    from huggingface_hub import HfApi  # slow to import, and seldom needed
 
     with tempfile.TemporaryDirectory() as directory:
         save(model, Path(directory))
@@ -60,10 +61,13 @@ def push(model: Any, repo_id: str, private: bool | None, token: str | None) -> s
 
 
 def configuration(model: Any) -> dict[str, Any] | None:
-    """What builds an :class:`abn.ABN` again, and what is known of its images and classes.
+    """Returns what builds an :class:`abn.ABN` again, and its preprocessing and classes if they are known.
+
+    Returns None if the network was not built by name.
 
     Raises:
-        ValueError: If a branch was replaced by a module of another kind, or classes are not a name for each.
+        ValueError: If a branch was replaced by a module of another kind, if ``preprocessing`` is of another
+            type, or if ``classes`` are not one name for each class or task.
     """
     if model.built_with is None:
         return None
@@ -74,7 +78,7 @@ def configuration(model: Any) -> dict[str, Any] | None:
             f"the network has a {kinds}, of which one took the place of the branch that the configuration "
             "builds: save its state_dict()"
         )
-    # The mechanism may have been changed since; the others may be defaults, which may change.
+    # The mechanism may have been changed since. Other entries may be defaults, which may change one day.
     config = {
         **model.built_with,
         "start": "pretrained" if isinstance(model.attention_branch, PretrainedAttentionBranch) else "new",
@@ -96,13 +100,13 @@ def configuration(model: Any) -> dict[str, Any] | None:
 
 
 def _names(model: Any) -> list[str]:
-    """The names of the classes, or of the tasks."""
-    several = hasattr(model.perception_branch, "tasks")
-    count = model.perception_branch.tasks if several else model.attention_branch.num_classes
+    """Returns the names of the classes or tasks. Raises a ValueError if there is not one name for each."""
+    has_tasks = hasattr(model.perception_branch, "tasks")
+    count = model.perception_branch.tasks if has_tasks else model.attention_branch.num_classes
     names = model.classes
-    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-    if not listed or len(names) != count:
-        kind = "tasks" if several else "classes"
+    are_names = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    if not are_names or len(names) != count:
+        kind = "tasks" if has_tasks else "classes"
         raise ValueError(
             f"model.classes is {names!r}, expected a list of {count} names, of the {kind} in their order; or "
             "None"
@@ -134,7 +138,7 @@ def _json(config: dict[str, Any] | None) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of ``path`` in one step once it is complete."""
+    """Yields a file to write to. Once complete, the file takes the place of ``path`` in one step."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         temporary.touch()
@@ -142,7 +146,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(mode)  # safetensors lets nobody else read
+        temporary.chmod(mode)  # safetensors lets no other user read the file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -143,6 +143,14 @@ def test_confidence_change_by_hand():
     assert first > whole
 
 
+def test_confidence_of_nothing_is_not_lost():
+    images = torch.full((1, 1, 1, 2), -200.0)  # so that the probability of the class is 0
+    drop, increase = metrics.confidence_change(
+        Brightness().eval(), images, torch.ones(1, 1, 2), torch.tensor([0])
+    )
+    assert (drop.item(), increase.item()) == (0, 1)
+
+
 def test_what_torchcam_computes_too_is_equal():
     torch.manual_seed(0)
     model = nn.Sequential(

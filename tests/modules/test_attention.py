@@ -187,3 +187,16 @@ def test_features_without_pixels_are_refused(shape):
     branch = AttentionBranch(in_channels=8, num_classes=5)
     with pytest.raises(ValueError, match="more than one pixel"):
         branch(torch.randn(shape))
+
+
+def test_a_single_response_reaches_every_class():
+    branch = AttentionBranch(in_channels=8, num_classes=5, response_channels=1)
+    assert (branch.classifier.weight != 0).all()
+
+
+@pytest.mark.parametrize("kind", ["convolution", "log_sum"])
+def test_class_activation_of_a_map_without_evidence_is_refused(kind):
+    branch = AttentionBranch(in_channels=8, num_classes=5, map=kind)
+    responses = branch.responses(torch.randn(2, 8, 6, 6))
+    with pytest.raises(ValueError, match=f"map is '{kind}', which is not made of evidence for classes"):
+        branch.class_activation(responses, torch.eye(5)[:2])

@@ -187,6 +187,11 @@ def test_features_keep_their_memory_format(tasks):
 # The network
 
 
+def test_map_of_another_branch_is_refused():
+    with pytest.raises(ValueError, match="map is 'response', which is that of a ResponseAttentionBranch"):
+        MultiTaskAttentionBranch(in_channels=8, tasks=2, map="response")
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_any_backbone_takes_several_tasks(name):
     size = 160 if "coatnet" in name else 64

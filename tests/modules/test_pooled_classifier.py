@@ -225,3 +225,8 @@ def test_layer_that_overwrites_its_input_is_refused():
 def test_map_that_is_not_made_of_evidence_is_refused():
     with pytest.raises(ValueError, match=r"map is 'convolution', which needs layers that no backbone has"):
         PretrainedAttentionBranch(PooledClassifier([nn.Linear(8, 5)]), map="convolution")
+
+
+def test_layers_without_a_linear_one_are_no_classifier():
+    with pytest.raises(ValueError, match="without a linear layer"):
+        PooledClassifier([nn.LayerNorm(4)])

@@ -426,6 +426,7 @@ def test_input_too_small_for_the_cut_is_refused():
         ),
         ({"mechanism": "additive"}, ValueError, "mechanism is 'additive'"),
         ({"input_size": 0}, ValueError, "input_size is 0, expected one number of pixels"),
+        ({"input_size": True}, ValueError, "input_size is True, expected one number of pixels"),
         ({"input_size": (64, 64)}, ValueError, r"input_size is \(64, 64\), expected .* \(C, H, W\)"),
         ({"pretrained": True}, TypeError, r"unexpected arguments \['pretrained'\]"),
     ],

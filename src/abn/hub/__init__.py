@@ -6,11 +6,11 @@
 - :mod:`abn.hub.sources`: finds the file behind a name, a path or an address.
 - :mod:`abn.hub.download`: fetches a file into the cache and checks its digest.
 - :mod:`abn.hub.configuration`: reads from a file how the network is built, and its weights.
-- :mod:`abn.hub.building`: builds the network, and compares its weights with those of the file.
+- :mod:`abn.hub.building`: builds the network, and compares its weights with the weights in the file.
 - :mod:`abn.hub.bounds`: limits on what a configuration may ask for.
 - :mod:`abn.hub.official`, :mod:`abn.hub.layouts`: the names of weights in the official code.
 
-What is checked of a file: its digest (``download``), that it holds tensors and nothing else
+Four checks are made on a file: its digest (``download``), that it holds nothing but tensors
 (:mod:`abn.checkpoint`), the size of the network that it asks for (``bounds``), and the name and shape of
 every weight (``building``).
 """

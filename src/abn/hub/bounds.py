@@ -1,4 +1,4 @@
-"""What a stranger's configuration may ask for: no more than the weights beside it can be of."""
+"""Limits what a stranger's configuration may ask for, by the number and size of the weights beside it."""
 
 import math
 from collections.abc import Mapping
@@ -17,36 +17,38 @@ from abn.preprocessing import LONGEST
 from abn.retrofit.backbones import create_backbone
 
 _COUNTS = ("num_classes", "tasks", "response_channels")
-_OF_THE_WRAP = (*_COUNTS, "split", "stage", "start", "map", "mechanism", "input_size")
-_OTHERS = ("input_size", "preprocessing", "classes")  # bounded where they are read, or by their own length
+_WRAP_ARGUMENTS = (*_COUNTS, "split", "stage", "start", "map", "mechanism", "input_size")
+_BOUNDED_ELSEWHERE = ("input_size", "preprocessing", "classes")  # when they are read, or by their length
 
 
 def check_bounds(config: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> None:
     """Refuses a configuration that asks for much more than the weights hold, before memory is taken for it.
 
-    No number of classes, channels or layers is above both the widest dimension of a weight and the number of
-    weights. Backbones by name and builders of the user's own have arguments of other kinds too. The former
-    are built on the meta device first, for as long as they are not many times what the weights are.
+    A number of classes, channels or layers may be at most the widest dimension of a weight, or the number of
+    weights if that is larger. Builders of backbones, and builders of the user's own, have other arguments
+    too, such as sizes of images: these numbers may be up to ``LONGEST``. A backbone given by name is first
+    built on the meta device, and refused once it is many times larger than the weights.
 
     Raises:
-        CheckpointError: If it asks for more.
+        CheckpointError: If the configuration asks for more than these limits.
     """
     widest = max(max(value.shape, default=1) for value in weights.values())
     classes, tasks = config.get("num_classes"), config.get("tasks")
     if isinstance(classes, int) and isinstance(tasks, int):
-        config = {**config, "num_classes": classes * tasks}  # scores in all
+        config = {**config, "num_classes": classes * tasks}  # number of scores of all tasks
     for key, value in config.items():
         bound = max(widest, len(weights))
         if key not in _COUNTS and not is_of_this_library(str(config.get("model"))):
-            bound = max(bound, LONGEST)  # such as a size of images
+            bound = max(bound, LONGEST)  # the number may be a size of images
         numbers = [number for number in tree_leaves(value) if isinstance(number, int)]
-        if key not in _OTHERS and any(abs(number) > bound for number in numbers):
+        if key not in _BOUNDED_ELSEWHERE and any(abs(number) > bound for number in numbers):
             raise CheckpointError(
                 f"{path} asks for {key} {str(value)[:100]}, but there are {len(weights)} weights, the widest "
                 f"of {widest}"
             )
     if "backbone" in config:
-        arguments = {key: value for key, value in config.items() if key not in (*_OF_THE_WRAP, *_OTHERS)}
+        others = (*_WRAP_ARGUMENTS, *_BOUNDED_ELSEWHERE)  # no arguments of the backbone's builder
+        arguments = {key: value for key, value in config.items() if key not in others}
         _check_size(str(arguments.pop("backbone")), arguments, weights, path)
 
 
@@ -63,17 +65,21 @@ def _check_size(name: str, arguments: dict[str, Any], weights: Mapping[str, Tens
                 f"{path} asks for {name}, which takes {error} than the {len(weights)} weights, of {values} "
                 "values, that there are"
             ) from None
-        except Exception:  # it computes with numbers when it is built, or cannot be built at all
+        except Exception:  # the builder needs values, which "meta" lacks, or always fails
             continue
 
 
 class _TooMuchError(Exception):
-    """More is built than the limits allow."""
+    """Raised once more is built than the limits allow."""
 
 
-# PyTorch leaves its base class untyped, hence the two ignores.
+# The base class has no types in PyTorch, hence the two ignores.
 class _Limits(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, counts the tensors that are made, and their values; of new ones before they are made."""
+    """While active, counts tensors and their values, and raises an error once there are too many.
+
+    A tensor that is made from a size is counted before it takes memory. For a tensor that is computed from
+    others, only the values count, once it is there.
+    """
 
     def __init__(self, count: int, values: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

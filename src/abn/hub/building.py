@@ -1,4 +1,4 @@
-"""Builds the network of a configuration, and compares its weights with those of a file."""
+"""Builds the network of a configuration, and compares its weights with the weights in a file."""
 
 import math
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from abn.retrofit.wrap import wrap_backbone
 from abn.saving import UNSAVED, WEIGHTS
 
 NOT_ARGUMENTS = ("preprocessing", "classes")
-"""Entries of a configuration that are set on the network, and are no arguments of its builder."""
+"""Entries of a configuration that are set on the network, and not passed to its builder."""
 
 VERSION_0_1 = {"stage": "copy", "start": "new", "map": "class_activation", "mechanism": "residual"}
-"""Defaults of version 0.1, for configurations without these entries, which later versions write down."""
+"""Defaults of version 0.1, for configurations that lack these entries. Later versions write them down."""
 
 OF_A_PLAIN_NETWORK = (
     "If these are the weights of a network without attention branch, hand them to wrap_backbone('timm/...', "
@@ -33,14 +33,14 @@ def build_network(config: Mapping[str, Any], path: Path) -> ABN:
 
     Args:
         config: What :func:`abn.hub.configuration.read_network` returns.
-        path: Where it comes from, for errors.
+        path: Where the configuration comes from, for error messages.
 
     Raises:
-        ValueError: If the configuration builds no network.
+        ValueError: If no network can be built from the configuration.
     """
     arguments = {key: value for key, value in config.items() if key not in ("model", *NOT_ARGUMENTS)}
     name = config.get("model")
-    if name is None or str(name).startswith("abn_"):  # others may not know these arguments
+    if name is None or str(name).startswith("abn_"):  # other builders may not know these arguments
         arguments = {**VERSION_0_1, **arguments}
     try:
         preprocessing = _preprocessing(config.get("preprocessing"))
@@ -55,21 +55,21 @@ def build_network(config: Mapping[str, Any], path: Path) -> ABN:
     if not isinstance(model, ABN):
         raise ValueError(f"{path} asks for {name}, expected a network with an attention branch")
     if preprocessing is not None:
-        model.preprocessing = preprocessing  # else it may be known from timm
+        model.preprocessing = preprocessing  # else it stays as the backbone's library told it, if at all
     if classes is not None:
         model.classes = tuple(classes)
     return model
 
 
 def checked_arguments(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The arguments as a dict, for a builder.
+    """Returns the arguments as a dict. Refuses arguments that tell where weights come from.
 
     Args:
-        arguments: Of the builder of a network.
-        where: They come from, for the error.
+        arguments: Arguments of the builder of a network.
+        where: Where the arguments come from, for the error message.
 
     Raises:
-        ValueError: If one of them tells where weights come from.
+        ValueError: If an argument tells where weights come from.
     """
     if refused := sorted((WEIGHT_SOURCE_ARGUMENTS | UNSAVED).intersection(arguments)):
         raise ValueError(f"{where} asks for {refused}, but all weights are in {WEIGHTS}: remove them")
@@ -82,23 +82,23 @@ def build_for_other_counts(
     """Builds a network with another number of classes or tasks than its weights are for.
 
     Args:
-        config: The configuration of the network that the weights are of.
-        weights: Its weights.
+        config: Configuration of the network that the weights belong to.
+        weights: Weights of that network.
         counts: The new ``num_classes``, ``tasks``, or both.
-        path: Where the weights come from, for errors.
+        path: Where the weights come from, for error messages.
 
     Returns:
-        The network, and the names of the weights whose shapes depend on these numbers: they start anew.
+        The new network, and the names of its weights that start anew because they depend on these numbers.
 
     Raises:
-        CheckpointError: If the weights are not those of the configuration.
-        ValueError: If there is no such network.
+        CheckpointError: If the weights do not fit the configuration.
+        ValueError: If no network can be built with these numbers.
     """
     check_fit(weights, build_network(config, path), path)
     changed = {**config, **counts}
     before, after = ((each.get("tasks") or 1, each.get("num_classes") or 1) for each in (config, changed))
     kind = MAPS.get(str(config.get("map")), MAPS["evidence"])
-    # Networks of the official code have one response for each score.
+    # Networks of the official code have one response channel for each score.
     official = kind.of_evidence is None and kind.for_classes
     classifier = weights.get("attention_branch.classifier.weight")
     if classifier is not None and classifier.shape[0] == classifier.shape[1]:
@@ -113,7 +113,7 @@ def build_for_other_counts(
         # The norm behind a new convolution starts anew too: its factor may be negative, and invert the map.
         anew += [key for key in weights if key.startswith("attention_branch.map_norm.")]
     if anew and (config.get("tasks") is None or config["tasks"] != changed["tasks"]):
-        model.classes = None  # whose names they were
+        model.classes = None  # they name the old classes or tasks
     return model, anew
 
 
@@ -131,11 +131,11 @@ def has_attention_branch(weights: Mapping[str, Tensor]) -> bool:
 
 
 def check_fit(weights: Mapping[str, Tensor], model: ABN, path: Path) -> None:
-    """Compares names and shapes of weights with those of a network.
+    """Compares weights with the weights of a network, by name and shape.
 
     Raises:
-        CheckpointError: If a weight is missing, left over, of another shape, or of whole numbers where others
-            are expected. The first five of each kind are named.
+        CheckpointError: If a weight is missing, left over or of another shape, or holds whole numbers in
+            place of floating-point ones or the reverse. The error names the first five of each kind.
     """
     faults = misfits(weights, model.state_dict())
     lines = [f"{fault}: {listed(names)}" for fault, names in faults.items() if names]

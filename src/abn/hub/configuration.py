@@ -29,30 +29,31 @@ from abn.modules.maps import MAPS
 from abn.preprocessing import CELEBA, CIFAR, Preprocessing
 from abn.saving import CONFIG, WEIGHTS
 
-_logger = logging.getLogger("abn.hub")  # which is documented
+_logger = logging.getLogger("abn.hub")  # its documented name
 
 
 def read_network(
     path: Path, mechanism: str | None = None, map: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads the configuration of a network, and its weights under our names.
+    """Reads the configuration of a network, and its weights under the names of this library.
 
-    Where there is no configuration, the names and shapes of the weights tell it. The weights of a network of
-    :mod:`abn.models` are compared with it before memory is taken for the network.
+    A configuration that was not saved is derived from the names and shapes of the weights. If the
+    configuration names a ``"model"``, the weights are checked against it before memory is taken for the
+    network.
 
     Args:
-        path: A file or a directory.
+        path: A file of weights, or a directory that ``save_pretrained()`` wrote.
         mechanism: The attention mechanism, in place of the one in the file.
         map: The kind of map, in place of the one in the file.
 
     Returns:
-        The configuration, which are arguments of :func:`abn.wrap_backbone` or of the builder under
-        ``"model"``, and the weights by name.
+        The configuration, and the weights by name. The configuration holds the arguments of
+        :func:`abn.wrap_backbone`, or of the builder named under ``"model"``.
 
     Raises:
-        CheckpointError: If a file is no checkpoint, or not that of its network.
-        FileNotFoundError: If a directory lacks one of its two files.
-        ValueError: If the configuration is not one that this library writes.
+        CheckpointError: If a file is no checkpoint, or its weights do not fit its network.
+        FileNotFoundError: If a directory lacks ``config.json`` or ``model.safetensors``.
+        ValueError: If this library writes no such configurations, or the network has no layers for ``map``.
     """
     config, weights = _read_directory(path) if path.is_dir() else _read_file(path, mechanism, map)
     if mechanism is not None:
@@ -85,7 +86,7 @@ def _read_file(
     path: Path, mechanism: str | None, map: str | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights, metadata = read_weights(path)
-    if all(key.startswith("model.") for key in weights):  # as of a module of Lightning around the network
+    if all(key.startswith("model.") for key in weights):  # saved by a Lightning module around the network
         weights = {key.removeprefix("model."): value for key, value in weights.items()}
     if "config" in metadata:
         return _parse_configuration(metadata["config"], path), weights
@@ -101,17 +102,17 @@ def _read_file(
             "save_pretrained()"
         )
     try:
-        ours = has_attention_branch(weights)
+        has_branch = has_attention_branch(weights)
         plain = _without_shifts(weights)
-        official = to_reference(plain) if ours else weights
+        official = to_reference(plain) if has_branch else weights
         model, arguments = architecture(official)
         dense = plain.keys() != weights.keys()
         if dense:
             arguments["stage"] = "dense"
-        told = {f"attention_branch.{kind.layer}" for kind in MAPS.values() if kind.layer}.intersection(
+        map_layers = {f"attention_branch.{kind.layer}" for kind in MAPS.values() if kind.layer}.intersection(
             weights
         )
-        if ours and not told and "tasks" not in arguments and map is None:
+        if has_branch and not map_layers and "tasks" not in arguments and map is None:
             if arguments["map"] == "convolution":
                 arguments["map"] = VERSION_0_1["map"]
             _logger.warning(
@@ -132,12 +133,12 @@ def _read_file(
 
 
 def _without_shifts(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a dense stage under the names that those of a copied stage have."""
+    """Returns the weights with a dense stage renamed as if it were a copied stage."""
     return {re.sub(r"^(attention_branch\.stage\..*)\.layer\.", r"\1.", key): weights[key] for key in weights}
 
 
 def _multitask_mechanism(path: Path) -> str:
-    """As the official multi-task trainer wrote it down beside its checkpoint, or else the published one."""
+    """Reads the mechanism from the official ``args.json`` beside the file, or takes the published one."""
     options = path.with_name("args.json")
     try:
         residual = json.loads(options.read_bytes())["residual_attention"]
@@ -155,7 +156,7 @@ def _multitask_mechanism(path: Path) -> str:
 def _published_data(
     model: str, num_classes: int | None, in_channels: int = 3, tasks: int | None = None, **_: Any
 ) -> dict[str, Any]:
-    """What the official code was published for: CIFAR, ImageNet and, with several tasks, CelebA."""
+    """Returns preprocessing and names for the official code's data: CIFAR, ImageNet, CelebA with tasks."""
     if tasks is not None:
         names = {"classes": list(CELEBA_ATTRIBUTES)} if tasks == len(CELEBA_ATTRIBUTES) else {}
         return {"preprocessing": asdict(CELEBA), **names}

@@ -18,7 +18,7 @@ from abn.modules.maps import check_map
 from abn.modules.mechanisms import check_mechanism
 from abn.saving import replacing
 
-_logger = logging.getLogger("abn.hub")  # which is documented
+_logger = logging.getLogger("abn.hub")  # its documented name
 
 
 def convert(
@@ -28,24 +28,27 @@ def convert(
     mechanism: str | None = None,
     map: str | None = None,
 ) -> None:
-    """Rewrites a file of weights: from the official code's to this library's, and back.
+    """Rewrites a file of weights from the official code's format to this library's, or back.
 
-    Also as ``python -m abn convert SOURCE DESTINATION``. A conversion there and back changes no weight.
+    The command line has it as ``python -m abn convert SOURCE DESTINATION``. A conversion there and back
+    changes no weight.
 
     Args:
         source: As for :func:`load`.
-        destination: ``.safetensors`` writes our names, and beside the weights how to build the network;
-            ``.pth.tar``, ``.pth`` or ``.pt`` writes a checkpoint that the official code resumes from, in
-            epoch 0, in the format that PyTorch 0.4 read. Of several tasks, an ``args.json`` is written beside
-            it, if there is none, from which the official trainer takes its options when it resumes.
-        mechanism: As for :func:`load`; a ``.safetensors`` file tells it.
-        map: Likewise.
+        destination: File to write. ``.safetensors`` holds the weights under the names of this library, and
+            how to build the network. ``.pth.tar``, ``.pth`` or ``.pt`` is a checkpoint from which the
+            official code resumes in epoch 0, in the format that PyTorch 0.4 could read. With several tasks,
+            an ``args.json`` is written beside the checkpoint if there is none: the official trainer takes
+            its options from that file when it resumes.
+        mechanism: As for :func:`load`. A ``.safetensors`` file of this library tells the mechanism.
+        map: As for :func:`load`. A ``.safetensors`` file of this library tells the kind of map.
 
     Raises:
         CheckpointError, DownloadError, TypeError: As in :func:`load`.
         FileNotFoundError: If there is no such source, or no directory for the destination.
-        ValueError: If there is no such mechanism, the destination's name ends otherwise, or the official code
-            has no such network, with its kind of map, the residual mechanism and a copied stage.
+        ValueError: If there is no such mechanism or map, if the destination has another ending, or if the
+            official code lacks the network: it only has its own kinds of map, copied stages and, for one
+            task, the residual mechanism.
     """
     destination = Path(destination).expanduser()
     if destination.suffix not in (".safetensors", ".tar", ".pth", ".pt") or destination.is_dir():
@@ -70,7 +73,7 @@ def convert(
             save_file({key: value.contiguous().clone() for key, value in weights.items()}, file, metadata)
     else:
         checkpoint = _official_checkpoint(config, weights, path)
-        with replacing(destination) as file:  # in the format that PyTorch 0.4 read
+        with replacing(destination) as file:  # in the format that PyTorch 0.4 could read
             torch.save(checkpoint, file, _use_new_zipfile_serialization=False)
         if config.get("tasks"):
             _write_options(config, destination.with_name("args.json"))
@@ -79,31 +82,33 @@ def convert(
 def _official_checkpoint(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path
 ) -> dict[str, Any]:
-    """What the official trainer resumes from: names as of DataParallel, and SGD before its first step."""
+    """Returns what the official trainer resumes from: names as of DataParallel, SGD before its first step."""
     try:
         official = to_reference(weights)
         model, arguments = architecture(official)
     except ValueError as error:
         raise ValueError(f"{path} holds no network that the official code has: {error}") from error
-    same = {"model": model, "mechanism": "residual", "stage": "copy", "start": "new", **arguments}
+    expected = {"model": model, "mechanism": "residual", "stage": "copy", "start": "new", **arguments}
     if "tasks" not in arguments:
-        same["response_channels"] = arguments["num_classes"]
-    # The shapes have told of the compression; the next two change no output.
+        expected["response_channels"] = arguments["num_classes"]
+    # The shapes have already told the compression; dropout and input size change no output.
     irrelevant = {"compression", "dropout", "input_size", *NOT_ARGUMENTS}
     if "tasks" in arguments:
-        irrelevant.add("mechanism")  # that code looks for it in another file
-    given = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
-    others = {key: value for key, value in given.items() if value != same.get(key)}
-    if "tasks" not in arguments and len(official["att_conv.weight"]) != same["response_channels"]:
-        others["response_channels"] = len(official["att_conv.weight"])  # may be our default
-    if others:
+        irrelevant.add("mechanism")  # the official code reads it from args.json
+    relevant = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
+    different = {key: value for key, value in relevant.items() if value != expected.get(key)}
+    if "tasks" not in arguments and len(official["att_conv.weight"]) != expected["response_channels"]:
+        # The configuration may leave this number to this library's default.
+        different["response_channels"] = len(official["att_conv.weight"])
+    if different:
         raise ValueError(
-            f"{path} holds no network that the official code has: it is built with {others}, expected {same}"
+            f"{path} holds no network that the official code has: it is built with {different}, expected "
+            f"{expected}"
         )
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     parameters = [torch.nn.Parameter(value) for key, value in official.items() if not key.endswith(buffers)]
     state_dict = {f"module.{key}": value for key, value in official.items()}
-    # Resuming replaces the settings of the command line by those of the file: here those of the recipes.
+    # On resuming, the file's settings replace the command line's: write the settings of the recipes.
     if "tasks" in arguments:
         optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
         return {
@@ -112,7 +117,7 @@ def _official_checkpoint(
             "best_score": 0.0,
             "model_state_dict": state_dict,
             "optimizer_state_dict": optimizer.state_dict(),
-            "scheduler_state_dict": {"last_epoch": 0},  # and no milestones in place of those asked for
+            "scheduler_state_dict": {"last_epoch": 0},  # no milestones: they would replace the trainer's
         }
     weight_decay = 5e-4 if model in ("abn_cifar_wide_resnet", "abn_cifar_resnext") else 1e-4
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=weight_decay)
@@ -126,17 +131,17 @@ def _official_checkpoint(
 
 
 def _write_options(config: Mapping[str, Any], path: Path) -> None:
-    """Writes the options with which the official multi-task trainer resumes: the published ones.
+    """Writes the published options, with which the official multi-task trainer resumes.
 
-    That trainer takes all of them from this file, whatever its command line says. One that is there already
-    may be its own, and stays.
+    The trainer takes all its options from this file, whatever its command line says. A file that is there
+    already may be the trainer's own: it stays, and a warning tells if its mechanism is another.
     """
     residual = config.get("mechanism") != "multiplicative"
     version = 2 if config.get("map") == "scaled_response" else 1
     options = {
         "model": f"mtabn_v{version}_{str(config['model']).removeprefix('abn_')}",
         "residual_attention": residual,
-        "pretrained": False,  # else it would fetch weights, to load these over them
+        "pretrained": False,  # else it would fetch weights, only to replace them
         **{"batch_size": 8, "epochs": 10, "lr": 0.01, "lr_steps": [4, 8], "momentum": 0.9, "wd": 1e-4},
         **{"use_nesterov": False, "seed": 1701},
     }

@@ -1,4 +1,4 @@
-"""Fetching files into the cache: whole or not at all, once, and unchanged ever after."""
+"""Fetches files into the cache: once, in full or not at all. A file that changes later is refused."""
 
 import contextlib
 import hashlib
@@ -16,11 +16,11 @@ from filelock import FileLock
 from abn.lock import PROCESS_LOCK
 from abn.saving import replacing
 
-_WEIGHTS = (".pth.tar", ".pth", ".pt", ".safetensors")
+_WEIGHT_ENDINGS = (".pth.tar", ".pth", ".pt", ".safetensors")
 
 
 class DownloadError(OSError):
-    """A file that could not be fetched. Says which page to open by hand, and where to put the file."""
+    """Raised if a file could not be fetched. Says which page to open by hand, and where to put it."""
 
 
 def cached(
@@ -31,20 +31,20 @@ def cached(
     sha256: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """The file of this page in the cache, ``torch.hub.get_dir()/abn``, fetched if it is not there yet.
+    """Returns the path of a page's file in the cache, ``torch.hub.get_dir()/abn``. Fetches a missing file.
 
-    The digest of a file is recorded when it is first seen, also of one that was put there by hand.
+    The digest of a file is recorded when the file is first seen, even if it was put there by hand.
 
     Args:
         page: A folder or a file of Google Drive, or the address of a file.
-        name: Of the file in the cache.
-        check: Raises a ValueError if a file is not what it should be; called before its digest is recorded.
-        sha256: Digest that the file must have.
-        progress: Shows a bar.
+        name: Name of the file in the cache.
+        check: Raises a ValueError if a file is not what it should be. Called before the digest is recorded.
+        sha256: Digest that the file must have. Default: the recorded one, if any.
+        progress: Whether to show a progress bar.
 
     Raises:
         DownloadError: If the file cannot be fetched, or is not what ``check`` expects.
-        ValueError: If the file in the cache has another digest than it should, or was put there by hand and
+        ValueError: If the file in the cache has another digest than expected, or was put there by hand and
             is not what ``check`` expects.
     """
     path = Path(torch.hub.get_dir()) / "abn" / name
@@ -62,7 +62,7 @@ def cached(
     digest, expected = _digest(path), sha256 or _recorded(record)
     if expected is None:  # put there by hand
         check(path)
-        with contextlib.suppress(OSError), replacing(record) as file:  # whose cache may be read-only
+        with contextlib.suppress(OSError), replacing(record) as file:  # the cache may be read-only
             file.write_text(digest)
     elif digest != expected:
         raise ValueError(
@@ -76,13 +76,13 @@ def _fetch_whole(
     page: str, path: Path, check: Callable[[Path], object], sha256: str | None, progress: bool
 ) -> None:
     record = path.with_name(f"{path.name}.sha256")
-    temporary = path.with_name(f".{path.name}.part")  # one name, so that what a killed process left goes too
+    temporary = path.with_name(f".{path.name}.part")  # always one name: leftovers of a killed process go too
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         _fetch(page, temporary / path.name, progress)
         with PROCESS_LOCK, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come when it is loaded, with the path that it has then
+            warnings.simplefilter("ignore")  # loading repeats them, with the final path
             check(temporary / path.name)
         digest = _digest(temporary / path.name)
         if (expected := sha256 or _recorded(record)) not in (None, digest):
@@ -95,7 +95,7 @@ def _fetch_whole(
         with replacing(record) as file:
             file.write_text(digest)
     except Exception as error:  # gdown, requests and urllib raise errors of many kinds
-        reason = re.sub(r"\nThe received bytes are kept.*", "", str(error))  # gdown cannot know that they go
+        reason = re.sub(r"\nThe received bytes are kept.*", "", str(error))  # they are not: see below
         reason = reason.replace(f"{temporary / path.name}", "what came") or repr(error)
         raise _failure(page, path, reason) from error
     finally:
@@ -103,14 +103,14 @@ def _fetch_whole(
 
 
 def _fetch(page: str, path: Path, progress: bool) -> None:
-    """Downloads from Google Drive or any other address; a connection that is cut is taken up again."""
-    import gdown  # needed by few, and slow to import
+    """Downloads from Google Drive or any other address. Resumes after a cut connection."""
+    import gdown  # slow to import, and seldom needed
 
     settings: Any = {"use_cookies": False, "timeout": 60, "retries": 3}
     if "drive.google.com/drive/folders/" in page:
         listed: Any = gdown.download_folder(url=page, skip_download=True, quiet=True, **settings)
         names = [file.path for file in listed]
-        files = [file.id for file in listed if file.path.endswith(_WEIGHTS)]
+        files = [file.id for file in listed if file.path.endswith(_WEIGHT_ENDINGS)]
         if len(files) != 1:
             raise ValueError(f"the folder holds {names}, expected one file of weights")
         gdown.download(id=files[0], output=str(path), quiet=not progress, **settings)

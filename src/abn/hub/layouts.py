@@ -1,4 +1,4 @@
-"""How the official code names the weights of each family, and what their shapes tell of the network.
+"""How the official code names the weights of each family of networks, and what their shapes tell.
 
 The official code is ``machine-perception-robotics-group/attention_branch_network`` and, for several tasks,
 ``machine-perception-robotics-group/ABN_CelebA_PyTorch``.
@@ -18,22 +18,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of one family in the official code and here."""
+    """How the names of weights in one family of the official code match the names here."""
 
     official_mark: str
-    """An entry that only this family has, under its official name; of several that fit the first counts."""
+    """Official name of an entry that marks the family. If several layouts fit, the first one counts."""
     mark: str
-    """The same, under our names."""
+    """Name here of an entry that marks the family. If several layouts fit, the first one counts."""
     prefixes: Mapping[str, str]
-    """Official beginning of a name: ours; of several that fit the longest counts."""
+    """Beginnings of names, official to ours. If several fit a name, the longest counts."""
     architecture: Callable[[Shapes], tuple[str, dict[str, Any]]]
-    """Reads off the shapes what to ask of :func:`abn.create_model`."""
+    """Reads off the shapes the name and arguments for :func:`abn.create_model`."""
     inner: Mapping[str, str] = field(default_factory=dict)
-    """Official name within a block: ours."""
+    """Names within a block, official to ours."""
     pointwise: str = r"(?!)"
-    """Our names of weights (C', C, 1, 1) that are (C', C) in the official code."""
+    """Pattern of our names of weights (C', C, 1, 1) that have the shape (C', C) in the official code."""
     heads: str | None = None
-    """Official beginning, before the task's number, of linear layers (K, C) that are one (K·T, C) here."""
+    """Beginning of the official names of the tasks' linear layers (K, C), before the number of the task.
+    Here these layers are one (K·T, C). None for families with one task."""
 
 
 _HEADS = {
@@ -53,9 +54,9 @@ def _resnet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
 
 
 def _depth(shapes: Shapes) -> str:
-    """Name of the ImageNet ResNet that has so many blocks of this kind."""
+    """Returns the name of an ImageNet ResNet, which the number and the kind of its blocks tell."""
     blocks = tuple(_blocks(shapes, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
-    depths: dict[tuple[int, ...], int] = {  # of basic blocks and of bottlenecks
+    depths: dict[tuple[int, ...], int] = {  # blocks of each stage, and whether they are bottlenecks
         (2, 2, 2, 2, False): 18,
         (3, 4, 6, 3, False): 34,
         (3, 4, 6, 3, True): 50,
@@ -79,7 +80,7 @@ def _multitask_resnet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
         "tasks": tasks,
         "num_classes": None if num_classes == 1 else num_classes,
         "map": "scaled_response" if scaled else "response",
-        "mechanism": "multiplicative",  # of the published weights: no weight tells
+        "mechanism": "multiplicative",  # as in the published weights: no weight tells it
     }
 
 
@@ -119,7 +120,7 @@ def _cifar_densenet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
 
 
 def _compression(transitions: list[tuple[int, ...]]) -> float:
-    """The simplest share that makes each transition's outputs of its inputs."""
+    """Returns the share with the smallest denominator that makes each transition's outputs of its inputs."""
     outputs, inputs = transitions[0]
     for denominator in range(1, inputs + 1):
         share = math.ceil(denominator * outputs / inputs) / denominator
@@ -133,7 +134,10 @@ def _blocks(shapes: Shapes, pattern: str) -> int:
 
 
 def _classes(shapes: Shapes) -> dict[str, int]:
-    """Number of classes, and of responses where it is not the default. The official code has one for each."""
+    """Returns the number of classes, and the number of responses if it is not our default.
+
+    The official code has one response for each class.
+    """
     responses, (num_classes, read) = shapes["att_conv.weight"][0], shapes["att_conv2.weight"][:2]
     if read != responses:
         raise ValueError(

@@ -18,14 +18,14 @@ from abn.modules.maps import check_map
 from abn.modules.mechanisms import check_mechanism
 from abn.network import ABN
 
-_logger = logging.getLogger("abn.hub")  # which is documented
+_logger = logging.getLogger("abn.hub")  # its documented name
 
 
 def available() -> Published:
     """Lists the published weights that :func:`load` knows by name.
 
     Returns:
-        One :class:`abn.hub.published.Weights` per entry. Prints as a table.
+        A tuple with one :class:`abn.hub.published.Weights` per entry. It prints as a table.
 
     Example:
         >>> [entry.name for entry in available() if entry.dataset == "ImageNet"]
@@ -46,49 +46,53 @@ def load(
 ) -> ABN:
     """Loads a network with its weights.
 
-    The configuration that this library saves beside the weights tells how to build the network. Without one,
-    the names and shapes of the weights tell it, but not the attention mechanism, strides, pools and
-    activations: these are then taken to be those of the published networks. Nothing is unpickled, and a
-    file either fits in full or is refused.
+    The configuration that this library saves beside the weights tells how to build the network. Without a
+    configuration, the network is derived from the names and shapes of the weights. These do not tell the
+    attention mechanism, strides, pools and activations, which are then assumed to be as in the published
+    networks. Nothing is unpickled. A file that does not fit in full is refused.
 
     Args:
         source: One of
 
             - the name of published weights, see :func:`available`; they are fetched once, into
               ``torch.hub.get_dir()/abn``,
-            - the path of a checkpoint of the official code, as its trainer wrote it or its state dict
-              alone, or of a network that :func:`abn.create_model` builds: ``.pth.tar``, ``.pth``,
-              ``.safetensors``,
+            - the path of a checkpoint, ``.pth.tar``, ``.pth`` or ``.safetensors``: of the official code, as
+              its trainer wrote it or its state dict alone, or of a network that :func:`abn.create_model`
+              builds,
             - a directory that :meth:`abn.ABN.save_pretrained` wrote,
-            - the address of such a file, ``https://...``, fetched once like those by name,
+            - the address of a checkpoint, ``https://...``; it is fetched once, into the same folder as
+              published weights,
             - ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``, a repository of the Hugging Face Hub
               that :meth:`abn.ABN.push_to_hub` made.
-        num_classes: Another number of classes than the weights are for. The weights as wide as that number
-            start anew, and are named in a warning of the logger ``abn.hub``; all others are kept.
-        tasks: Likewise another number of tasks, of a network of several.
-        mechanism: The attention mechanism. Default: the one that was saved. Official checkpoints do not tell.
-            Theirs is taken for residual, the only one of that code; where there are several tasks, it is read
-            from the ``args.json`` that the trainer wrote beside them, or else taken for multiplicative, as
-            that of the published weights is, with a warning of the logger ``abn.hub``.
-        map: The kind of map. Default: the one that was saved; a bare state dict of a network of this library
-            does not tell, and is then taken for ``"class_activation"``, the default of version 0.1, with a
+        num_classes: New number of classes, if the weights are for another. Weights that depend on the number
+            start anew, and a warning of the logger ``abn.hub`` names them. All other weights are kept.
+        tasks: New number of tasks, for a network of several tasks. Weights start anew as for ``num_classes``.
+        mechanism: The attention mechanism. Default: the saved one. Official checkpoints do not tell it. With
+            one task, it is taken to be residual, the only mechanism of the official code. With several tasks,
+            it is read from the ``args.json`` that the trainer wrote beside the checkpoint. Without that file,
+            it is taken to be multiplicative, as in the published weights, and the logger ``abn.hub`` warns.
+        map: The kind of map. Default: the saved one. If a bare state dict of a network of this library does
+            not tell it, the kind is taken to be ``"class_activation"``, the default of version 0.1, with a
             warning.
-        progress: Shows a bar during a download.
-        **arguments: Of the builder of the network, in place of those that were saved, or that weights do not
-            tell: to fine-tune with ``dropout=0.3``, or ``drop_rate`` and ``drop_path_rate`` of timm.
+        progress: Whether to show a progress bar during a download.
+        **arguments: Arguments of the network's builder. They replace saved arguments, or add what weights do
+            not tell, such as ``dropout=0.3``, or ``drop_rate`` and ``drop_path_rate`` of timm, to fine-tune.
 
     Returns:
         The network in evaluation mode, on the CPU, in the default floating-point type. Its ``preprocessing``
-        and the names of its ``classes`` are set where they are known.
+        and its ``classes`` are set if they are known.
 
     Raises:
-        CheckpointError: If a file is no checkpoint, or its weights are not those of its network; the first
-            that are missing, left over or of another shape are named. A ``ValueError``.
-        DownloadError: If a file cannot be fetched. Says where to get and put it by hand. An ``OSError``.
-        FileNotFoundError: If there is no such file, or a directory lacks one.
-        TypeError: If the source is none of these.
-        ValueError: If a number or the mechanism is not one, tasks are asked of a network of one, or a
-            configuration builds no network with the versions of torchvision and timm at hand.
+        CheckpointError: If a file is no checkpoint, or its weights do not fit its network. Names the first
+            weights that are missing, left over or of another shape. A ``ValueError``.
+        DownloadError: If a file cannot be fetched. Says where to get it, and where to put it by hand. An
+            ``OSError``.
+        FileNotFoundError: If the source does not exist, or a directory lacks one of its files.
+        TypeError: If the source is no name, path or address, or if ``model``, ``backbone``, ``preprocessing``
+            or ``classes`` is given.
+        ValueError: If a number of classes or tasks, the mechanism or the kind of map is not valid, if
+            ``tasks`` is given for a network of one task, or if the installed versions of torchvision and timm
+            cannot build the network.
 
     Example:
         >>> import tempfile

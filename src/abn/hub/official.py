@@ -1,9 +1,8 @@
-"""State dicts of the official code and ours, one into the other.
+"""Turns state dicts of the official code into ours, and back. :func:`abn.hub.convert` does so with files.
 
-The official code is ``machine-perception-robotics-group/attention_branch_network``, whose networks are
-those that :mod:`abn.models` builds, and ``machine-perception-robotics-group/ABN_CelebA_PyTorch``, whose
-networks are the ResNets among them with ``tasks=`` and ``map="response"`` or ``"scaled_response"``. For files
-there is :func:`abn.hub.convert`.
+The official code is ``machine-perception-robotics-group/attention_branch_network``, whose networks
+:mod:`abn.models` builds, and ``machine-perception-robotics-group/ABN_CelebA_PyTorch``, whose networks are the
+ResNets of :mod:`abn.models` with ``tasks=`` and ``map="response"`` or ``"scaled_response"``.
 """
 
 import re
@@ -20,16 +19,16 @@ from abn.hub.layouts import LAYOUTS, Layout
 def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the entries of an official checkpoint for ``load_state_dict``.
 
-    The prefixes ``module.`` and ``_orig_mod.`` are taken off, and the ``num_batches_tracked`` that
-    PyTorch 0.4 did not write are added. Nothing else is made up or left out: a missing or unknown entry
-    is for ``load_state_dict`` to report.
+    The prefixes ``module.`` and ``_orig_mod.`` are removed, and the entries ``num_batches_tracked``, which
+    PyTorch 0.4 did not write, are added. No other entry is added or left out: ``load_state_dict`` reports
+    missing and unknown entries.
 
     Args:
         state_dict: The entry ``"state_dict"`` of an official checkpoint.
 
     Raises:
-        ValueError: If it is not one of an attention branch network of the official code, or two entries stand
-            for the same weights.
+        ValueError: If the state dict is not of an attention branch network of the official code, or two of
+            its entries stand for one weight.
 
     Example:
         >>> from abn import abn_resnet18
@@ -44,7 +43,7 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key.endswith(".running_var"):
             plain.setdefault(key.replace("running_var", "num_batches_tracked"), torch.tensor(0))
     if layout.heads is not None:
-        plain = _joined(plain, layout.heads)
+        plain = _join_heads(plain, layout.heads)
     ours = _renamed(plain, layout.prefixes, layout.inner)
     for key, value in ours.items():
         if re.fullmatch(layout.pointwise, key) and value.ndim == 2:
@@ -56,8 +55,8 @@ def to_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the entries of our networks for the official code. The inverse of :func:`from_reference`.
 
     Raises:
-        ValueError: If it is not the state dict of one of the networks that the official code has, which
-            are those that :mod:`abn.models` builds with a copied stage.
+        ValueError: If the official code lacks the network of this state dict. It has the networks that
+            :mod:`abn.models` builds with a copied stage.
     """
     plain = unwrapped(state_dict)
     layout = next((layout for layout in LAYOUTS if layout.mark in plain), None)
@@ -75,11 +74,11 @@ def to_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if layout.heads is None:
         return official
     (tasks,) = plain[layout.mark].shape[:1] or (1,)
-    return _taken_apart(official, layout.heads, tasks)
+    return _split_heads(official, layout.heads, tasks)
 
 
 def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Reads off the keys and shapes of an official checkpoint which network it belongs to.
+    """Finds the network of an official checkpoint by the names and shapes of its weights.
 
     Args:
         state_dict: As for :func:`from_reference`.
@@ -88,7 +87,7 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]
         Name and arguments for :func:`abn.create_model`.
 
     Raises:
-        ValueError: If it is not one of an attention branch network of the official code.
+        ValueError: If the state dict is not of an attention branch network of the official code.
 
     Example:
         >>> from abn import create_model
@@ -103,7 +102,7 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]
         raise ValueError(
             f"the state dict is not complete, expected that of a network of the official code: {error!r}"
         ) from error
-    # The official code's SE-ResNets make their map without weights, others of one task with a convolution.
+    # The official SE-ResNets make their map without weights, other networks of one task by a convolution.
     arguments.setdefault("map", "log_sum" if "_se_" in name else "convolution")
     return name, arguments
 
@@ -119,8 +118,8 @@ def _official_layout(state_dict: Mapping[str, object]) -> Layout:
     return layout
 
 
-def _joined(state_dict: Mapping[str, Tensor], heads: str) -> dict[str, Tensor]:
-    """The linear layers (K, C) of T tasks as one (K·T, C), the first class of each task first."""
+def _join_heads(state_dict: Mapping[str, Tensor], heads: str) -> dict[str, Tensor]:
+    """Joins the linear layers (K, C) of T tasks into one (K·T, C), the first class of each task first."""
     joined = dict(state_dict)
     for kind, ndim in (("weight", 2), ("bias", 1)):
         found = {key for key in state_dict if key.startswith(heads) and key.endswith(f".{kind}")}
@@ -135,8 +134,8 @@ def _joined(state_dict: Mapping[str, Tensor], heads: str) -> dict[str, Tensor]:
     return joined
 
 
-def _taken_apart(state_dict: Mapping[str, Tensor], heads: str, tasks: int) -> dict[str, Tensor]:
-    """The inverse of :func:`_joined`."""
+def _split_heads(state_dict: Mapping[str, Tensor], heads: str, tasks: int) -> dict[str, Tensor]:
+    """Splits the joined linear layer again: the inverse of :func:`_join_heads`."""
     parts: dict[str, Tensor] = {}
     for key, value in state_dict.items():
         if key.startswith("fc.") and value.ndim:
@@ -149,7 +148,7 @@ def _taken_apart(state_dict: Mapping[str, Tensor], heads: str, tasks: int) -> di
 def _renamed(
     state_dict: Mapping[str, Tensor], prefixes: Mapping[str, str], inner: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    names = re.compile(rf"(?<=\d\.)({'|'.join(map(re.escape, inner))})(?=\.)")  # behind the number of a block
+    names = re.compile(rf"(?<=\d\.)({'|'.join(map(re.escape, inner))})(?=\.)")  # after the number of a block
 
     def rename(key: str) -> str:
         prefix = max((p for p in prefixes if key.startswith(p)), key=len)

@@ -7,41 +7,41 @@ from abn.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that somebody published, and where."""
+    """Published weights, and where to find them."""
 
     name: str
-    """For :func:`abn.hub.load`."""
+    """Name for :func:`abn.hub.load`."""
     model: str
-    """The builder of the network; its arguments are read off the file."""
+    """Name of the network's builder. The builder's arguments are read off the file."""
     dataset: str
     """What the network was trained on."""
     error: float | None
     """Top-1 error in percent, as published."""
     plain_error: float | None
-    """That of the same network without an attention branch, as published."""
+    """Top-1 error in percent of the network without an attention branch, as published."""
     page: str
     """Where a browser finds the file: a folder or a file of Google Drive."""
     source: str
     """The project on GitHub that published it."""
     licence: str
-    """What the project says of its code; none says anything of its weights."""
+    """Licence of the project's code. No project states a licence for its weights."""
     layout: str
-    """``"official"``: written by the official code. ``"unverified"``: by code whose networks have the same
-    layout, and nobody here has seen the file."""
+    """``"official"``: the official code wrote the file. ``"unverified"``: other code wrote it, whose networks
+    have the layout of the official ones. We have not seen the file."""
     preprocessing: Preprocessing | None = None
-    """Where it is not that of the official code for ImageNet or CIFAR."""
+    """Preprocessing, if it differs from the official code's for ImageNet or CIFAR."""
     size: int | None = None
-    """Bytes, where known."""
+    """Size of the file in bytes, if known."""
     sha256: str | None = None
-    """Digest of the file, where known."""
+    """SHA-256 digest of the file, if known."""
     tasks: int | None = None
-    """Number of tasks, where there are several."""
+    """Number of tasks, if there are several."""
     mechanism: str | None = None
-    """The attention mechanism, where the file does not tell."""
+    """The attention mechanism, if the file does not tell it."""
 
 
 class Published(tuple[Weights, ...]):
-    """Published weights. Prints as a table."""
+    """All published weights. Prints as a table."""
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("name", "dataset", "error", "plain", "layout", "licence", "source")]
@@ -95,4 +95,4 @@ CELEBA_ATTRIBUTES = (
     "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
     "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
-"""The 40 tasks of the official multi-task networks, in their order."""
+"""Names of the 40 tasks of the official multi-task networks, in the order of the networks' outputs."""

@@ -14,17 +14,18 @@ from abn.saving import CONFIG, WEIGHTS
 
 
 def locate(source: str | Path, progress: bool = True) -> Path:
-    """Finds the file or directory of a source on this machine, and fetches it first if it is not here.
+    """Returns the path of a source on this machine, a file or a directory. Fetches the source if needed.
 
     Args:
         source: As for :func:`abn.hub.load`.
-        progress: Shows a bar during a download.
+        progress: Whether to show a progress bar during a download.
 
     Raises:
         DownloadError: If a file cannot be fetched.
         FileNotFoundError: If there is no such file.
         TypeError: If the source is no name, path or address.
-        ValueError: If the source is the name both of published weights and of a file.
+        ValueError: If the source is the name both of published weights and of a file, or a fetched file is
+            not what it should be.
     """
     if not isinstance(source, (str, Path)) or not str(source):
         raise TypeError(f"source is {source!r}, expected a name, a path or an address")
@@ -40,7 +41,7 @@ def locate(source: str | Path, progress: bool = True) -> Path:
             return cached(entry.page, name, check=check, sha256=entry.sha256, progress=progress)
         if source.lower().startswith(("https://", "http://")):
             digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-            # There may be files of one name at two addresses, and names too long for a file.
+            # Two addresses may end in one file name, and a name may be too long for a file.
             name = f"{digest}-{Path(urlsplit(source).path).name[-100:]}"
             return cached(source, name, check=read_network, progress=progress)
         if source.startswith("hf-hub:"):
@@ -54,12 +55,12 @@ def locate(source: str | Path, progress: bool = True) -> Path:
 
 
 def published_entry(source: str | Path) -> Weights | None:
-    """The entry of this name in the table of published weights, if there is one."""
+    """Returns the entry of this name in the table of published weights, or None if there is no such entry."""
     return next((entry for entry in PUBLISHED if entry.name == source), None)
 
 
 def _snapshot(source: str) -> Path:
-    from huggingface_hub import snapshot_download  # needed by few, and slow to import
+    from huggingface_hub import snapshot_download  # slow to import, and seldom needed
 
     repo_id, _, revision = source.removeprefix("hf-hub:").partition("@")
     if revision.startswith("/") or ".." in revision:
@@ -71,7 +72,7 @@ def _snapshot(source: str) -> Path:
 
 
 def check_published(entry: Weights, path: Path) -> None:
-    """Raises a CheckpointError if a file does not hold the network that the table of weights names."""
+    """Raises a CheckpointError if a file does not hold the network that its entry in the table names."""
     config, _ = read_network(path, entry.mechanism)
     if (config.get("model"), config.get("tasks")) != (entry.model, entry.tasks):
         several = f" with {entry.tasks} tasks" if entry.tasks else ""

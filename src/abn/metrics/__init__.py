@@ -1,15 +1,15 @@
-"""How good an explanation is: where its map points, what the network makes of it, and whether it is stable.
+"""Metrics of explanations: where maps point, how much predictions depend on them, and how stable maps are.
 
-Most functions take any maps, ABN's or another method's, and return one value per image, so that a mean, a
-worst case or a list of failures is up to the caller::
+Most functions take maps of any method, ABN or another, and return one value per image. The caller takes the
+mean, the worst case or a list of failures::
 
     energy_pointing_game(model(images).attention_map, box_masks(boxes, size=(224, 224))).mean()
 
-Maps are (B, 1, h, w) or (B, h, w), of any resolution and range; they are enlarged bilinearly where they meet
-an image or a mask. What is computed is computed in float32, on the device of the maps.
+Maps are (B, 1, h, w) or (B, h, w), of any resolution and range. To be compared with an image or a mask, they
+are resized to its resolution, bilinearly. The metrics compute in float32, on the device of the maps.
 
-Two are different: :func:`grid_pointing_game` asks a method for maps of several classes of one image, and
-:func:`map_effect` is for an ABN alone, whose prediction depends on its map.
+Two functions are different. :func:`grid_pointing_game` asks a method for maps of several classes of one
+image. :func:`map_effect` is for ABNs alone, because only the prediction of an ABN depends on its map.
 """
 
 from abn.metrics.comparison import entropy, iou, rank_correlation

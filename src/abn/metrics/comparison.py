@@ -1,4 +1,4 @@
-"""How widely a map is spread, and whether two maps agree."""
+"""Measures how widely a map is spread, and how well two maps agree."""
 
 import math
 
@@ -10,13 +10,13 @@ from abn.metrics.inputs import as_float_maps, stretched
 
 
 def entropy(attention_maps: Tensor) -> Tensor:
-    """How widely the map is spread: its entropy as a distribution over its pixels, 1 for a flat map.
+    """Measures how widely a map is spread: its entropy as a distribution over its pixels, 1 for a flat map.
 
     Args:
         attention_maps: (B, 1, h, w) or (B, h, w), at least 0.
 
     Returns:
-        (B,), in [0, 1]: -Σ p log p / log(h · w). It depends a little on the map's resolution.
+        (B,), in [0, 1]: -Σ p log p / log(h · w). The value depends a little on the map's resolution.
 
     Raises:
         ValueError: If the map has another shape, holds NaN or negative values, or is 0 everywhere.
@@ -30,15 +30,15 @@ def entropy(attention_maps: Tensor) -> Tensor:
 
 
 def iou(attention_maps: Tensor, others: Tensor, threshold: float = 100 / 255) -> Tensor:
-    """Overlap of two maps' high regions, such as the maps of two runs of the same training.
+    """Measures the overlap of the high regions of two maps, such as maps from two runs of one training.
 
-    Each map is stretched to [0, 1] first. The default threshold is that with which Lee et al., "LFI-CAM",
-    ICCV 2021, compare runs of ABN.
+    Each map is stretched to [0, 1] first. Lee et al., "LFI-CAM", ICCV 2021, compare runs of ABN with the
+    default threshold.
 
     Args:
         attention_maps: (B, 1, h, w) or (B, h, w).
-        others: Likewise, of the same resolution.
-        threshold: From where on a stretched map counts as high.
+        others: Maps to compare with, (B, 1, h, w) or (B, h, w), of equal resolution.
+        threshold: Smallest value of a stretched map that counts as high.
 
     Returns:
         (B,), in [0, 1]: intersection over union; 0 where both maps are flat.
@@ -48,29 +48,29 @@ def iou(attention_maps: Tensor, others: Tensor, threshold: float = 100 / 255) ->
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold is {threshold}, expected in (0, 1]")
-    one, other = (stretched(maps) >= threshold for maps in _alike(attention_maps, others))
-    return (one & other).sum(dim=(1, 2, 3)) / (one | other).sum(dim=(1, 2, 3)).clamp(min=1)
+    first, second = (stretched(maps) >= threshold for maps in _float_pair(attention_maps, others))
+    return (first & second).sum(dim=(1, 2, 3)) / (first | second).sum(dim=(1, 2, 3)).clamp(min=1)
 
 
 def rank_correlation(attention_maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's rank correlation of two maps over their pixels; ties have their mean rank.
+    """Computes Spearman's rank correlation of two maps over their pixels. Equal values share their mean rank.
 
     Args:
         attention_maps: (B, 1, h, w) or (B, h, w).
-        others: Likewise, of the same resolution.
+        others: Maps to compare with, (B, 1, h, w) or (B, h, w), of equal resolution.
 
     Returns:
-        (B,), in [-1, 1]: 1 if both put the pixels in the same order; 0 where a map is flat.
+        (B,), in [-1, 1]: 1 if both maps put the pixels in the same order; 0 where a map is flat.
 
     Raises:
         ValueError: If the shapes differ or a map holds NaN.
     """
-    one, other = (_ranks(maps.flatten(1)) for maps in _alike(attention_maps, others))
-    return F.cosine_similarity(one - one.mean(1, keepdim=True), other - other.mean(1, keepdim=True))
+    first, second = (_ranks(maps.flatten(1)) for maps in _float_pair(attention_maps, others))
+    return F.cosine_similarity(first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True))
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Mean rank of each value in its row, (B, N)."""
+    """Returns the rank of each value in its row, (B, N). Equal values share their mean rank."""
     values = values.contiguous()
     ordered = values.sort(dim=1).values
     below = torch.searchsorted(ordered, values)
@@ -78,11 +78,12 @@ def _ranks(values: Tensor) -> Tensor:
     return (below + up_to).float() / 2
 
 
-def _alike(attention_maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    one, other = as_float_maps(attention_maps), as_float_maps(others)
-    if one.shape != other.shape:
+def _float_pair(attention_maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns both maps as float32 (B, 1, h, w). Raises a ValueError if their shapes differ."""
+    first, second = as_float_maps(attention_maps), as_float_maps(others)
+    if first.shape != second.shape:
         raise ValueError(
             f"maps have shapes {tuple(attention_maps.shape)} and {tuple(others.shape)}, expected the same: "
             "resize one of them"
         )
-    return one, other
+    return first, second

@@ -1,4 +1,4 @@
-"""What a network's own attention map does for its decision."""
+"""Measures how much the decision of an ABN depends on its own attention map."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -12,37 +12,37 @@ Replacement = Literal["ones", "mean", "another"]
 
 
 class MapEffect(NamedTuple):
-    """What :func:`map_effect` returns, for each image; the mean is up to the caller."""
+    """Results of :func:`map_effect`, one value per image. The caller takes the mean."""
 
     correct: Tensor
     """Whether the network is right with its own map, (B,), 0 or 1."""
     correct_replaced: Tensor
-    """Whether it is right with the other map, (B,), 0 or 1."""
+    """Whether the network is right with the replaced map, (B,), 0 or 1."""
     change: Tensor
-    """By how much the probabilities of the classes differ, (B,), in [0, 1]: half the sum of the absolute
-    differences, their total variation distance."""
+    """Total variation distance of the class probabilities with either map, (B,), in [0, 1]: half the sum of
+    the absolute differences."""
 
 
 @torch.no_grad()
 def map_effect(
     model: ABN, images: Tensor, labels: Tensor, replacement: Replacement | Tensor = "another"
 ) -> MapEffect:
-    """What becomes of the prediction when the attention map is replaced: the map's part in the decision.
+    """Measures the map's part in the decision: replaces the attention map and compares the predictions.
 
     Args:
-        model: In evaluation mode.
+        model: Network in evaluation mode, of one task with several classes.
         images: (B, C, H, W).
         labels: The true classes, (B,).
-        replacement: ``"another"``: each image gets the map of the next one in the batch, so these should be
-            in random order. ``"mean"``: the map's own mean everywhere, which takes the places out, but not
-            the amount. ``"ones"``: 1 everywhere, which leaves the features as they were under the mechanisms
-            ``"dimming"`` and ``"multiplicative"``, and doubles them under ``"residual"``. Or maps of your
-            own, (B, 1, h, w) or (B, h, w).
+        replacement: ``"another"``: each image gets the map of the next image in the batch, so the images
+            should be in random order. ``"mean"``: the map's own mean everywhere, which removes where the map
+            points, but keeps how much of the features passes. ``"ones"``: 1 everywhere, which leaves the
+            features unchanged under the mechanisms ``"dimming"`` and ``"multiplicative"``, and doubles them
+            under ``"residual"``. Or maps of your own, (B, 1, h, w) or (B, h, w).
 
     Raises:
-        ValueError: If there is no such replacement, a single image for ``"another"``, the shapes do not
-            belong together, maps hold NaN, the model has several tasks or a single output, or is in training
-            mode.
+        ValueError: If ``replacement`` is unknown, there is a single image for ``"another"``, the shapes do
+            not fit together, maps hold NaN, or the model has several tasks, has a single output, or is in
+            training mode.
     """
     if not isinstance(replacement, Tensor) and replacement not in get_args(Replacement):
         known = ", ".join(map(repr, get_args(Replacement)))

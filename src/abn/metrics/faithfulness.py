@@ -1,4 +1,4 @@
-"""What the network makes of an image without, and with only, what the map points at."""
+"""Measures how predictions change when an image loses, or keeps only, the pixels that a map points at."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from abn.metrics.inputs import as_float_maps, match_images, stretched
 from abn.network import ABNOutput
 
 Classifier = Callable[[Tensor], Tensor | ABNOutput]
-"""Images (B, C, H, W) to logits (B, K), or an ABN, of which the perception branch counts."""
+"""Takes images (B, C, H, W) and returns logits (B, K). Of an ABN the perception logits are used."""
 
 
 class ConfidenceChange(NamedTuple):
-    """What :func:`confidence_change` returns; the mean over images is usually given in %."""
+    """Results of :func:`confidence_change`. Papers usually give the mean over the images, in %."""
 
     drop: Tensor
-    """Lost share of the class's probability, (B,), in [0, 1]."""
+    """Share of the class's probability that is lost, (B,), in [0, 1]."""
     increase: Tensor
     """Whether the probability rose, (B,), 0 or 1."""
 
@@ -31,23 +31,23 @@ def deletion(
     *,
     step: int | None = None,
 ) -> Tensor:
-    """Area under the class's probability while pixels are removed, the most important first. Low is good.
+    """Computes the area under the curve of the class's probability while pixels are removed. Low is good.
 
-    Petsiuk et al., "RISE", BMVC 2018, section 4.2, as in the authors' code: removed pixels become 0, which
-    is the mean of normalised images.
+    The pixels where the map is highest are removed first (Petsiuk et al., "RISE", BMVC 2018, section 4.2).
+    As in the authors' code, removed pixels become 0, which is the mean of normalised images.
 
     Args:
-        model: Images to logits, in evaluation mode; for an ABN the perception branch counts.
-        images: (B, C, H, W), as the model takes them.
+        model: Takes images and returns logits; in evaluation mode. Of an ABN the perception logits are used.
+        images: (B, C, H, W), preprocessed for the model.
         attention_maps: (B, 1, h, w) or (B, h, w).
-        classes: (B,). Default: the model's own predictions on the whole images.
-        step: Number of pixels that are removed at once. Default: W, as many as in a row.
+        classes: (B,), int64. Default: the model's own predictions on the whole images.
+        step: Number of pixels that are removed at once. Default: W, the pixels of one row.
 
     Returns:
-        (B,), in [0, 1]. It takes H · W / step forward passes of the batch.
+        (B,), in [0, 1]. The function takes H · W / step forward passes of the batch.
 
     Raises:
-        ValueError: If the shapes do not belong together, the map holds NaN, there is not one class for each
+        ValueError: If the shapes do not fit together, the map holds NaN, there is not one class for each
             image, the step is below one, or the model is in training mode.
     """
     return _area(model, images, torch.zeros_like(images), attention_maps, classes, step, start=images)
@@ -61,10 +61,10 @@ def insertion(
     *,
     step: int | None = None,
 ) -> Tensor:
-    """Area under the class's probability while pixels are uncovered, the most important first. High is good.
+    """Computes the area under the curve of the class's probability while pixels are restored. High is good.
 
     Like :func:`deletion`, but starts from the blurred image (a Gaussian of 11 × 11 pixels, σ = 5) and puts
-    the sharp pixels back.
+    back the sharp pixels, first where the map is highest.
     """
     blurred = gaussian_blur(images, kernel_size=[11, 11], sigma=[5.0, 5.0])
     return _area(model, images, images, attention_maps, classes, step, start=blurred)
@@ -74,16 +74,16 @@ def insertion(
 def confidence_change(
     model: Classifier, images: Tensor, attention_maps: Tensor, classes: Tensor | None = None
 ) -> ConfidenceChange:
-    """How the class's probability changes when only what the map shows is left of the image.
+    """Measures how the class's probability changes when only what the map shows is left of the image.
 
-    The average drop and increase in confidence of Chattopadhay et al., "Grad-CAM++", WACV 2018, section 4.1:
-    the image is multiplied with the map, stretched to [0, 1].
+    The average drop and increase in confidence of Chattopadhay et al., "Grad-CAM++", WACV 2018, section 4.1.
+    The image is multiplied with the map, which is stretched to [0, 1] first.
 
     Args:
         model: As in :func:`deletion`.
-        images: (B, C, H, W), as the model takes them.
+        images: (B, C, H, W), preprocessed for the model.
         attention_maps: (B, 1, h, w) or (B, h, w).
-        classes: (B,). Default: the model's own predictions on the whole images.
+        classes: (B,), int64. Default: the model's own predictions on the whole images.
 
     Raises:
         ValueError: As in :func:`deletion`.
@@ -92,7 +92,8 @@ def confidence_change(
     classes = _classes(model, images, classes)
     whole = _probability(model, images, classes)
     shown = _probability(model, images * maps.to(images.dtype), classes)
-    return ConfidenceChange((whole - shown).clamp(min=0) / whole, (shown > whole).float())
+    lost = (whole - shown).clamp(min=0) / whole.clamp(min=torch.finfo(whole.dtype).tiny)
+    return ConfidenceChange(lost, (shown > whole).float())
 
 
 @torch.no_grad()
@@ -105,7 +106,10 @@ def _area(
     step: int | None,
     start: Tensor,
 ) -> Tensor:
-    """Area under the class's probability from ``start`` to ``end``, the highest pixels of the map first."""
+    """Computes the area under the curve of the class's probability from image ``start`` to image ``end``.
+
+    The pixels of ``start`` are replaced by the pixels of ``end``, first where the map is highest.
+    """
     step = images.shape[-1] if step is None else step
     if step < 1:
         raise ValueError(f"step is {step}, expected at least 1 pixel")
@@ -115,17 +119,17 @@ def _area(
         .argsort(descending=True, stable=True)
         .argsort()
     )
-    ranks = ranks.view(len(images), 1, *images.shape[-2:])  # 0 for the highest point
+    ranks = ranks.view(len(images), 1, *images.shape[-2:])  # 0 for the highest pixel
     classes = _classes(model, images, classes)
     pixels = images.shape[-2] * images.shape[-1]
-    done = [*range(0, pixels, step), pixels]
-    curve = [_probability(model, torch.where(ranks < count, end, start), classes) for count in done]
-    shares = torch.tensor(done, device=images.device) / pixels
+    counts = [*range(0, pixels, step), pixels]
+    curve = [_probability(model, torch.where(ranks < count, end, start), classes) for count in counts]
+    shares = torch.tensor(counts, device=images.device) / pixels
     return torch.trapezoid(torch.stack(curve), shares, dim=0)
 
 
 def _classes(model: Classifier, images: Tensor, classes: Tensor | None) -> Tensor:
-    """The classes asked for, one for each image, or else those predicted."""
+    """Returns the given classes, checked to be one int64 per image, or the predicted classes if None."""
     if classes is None:
         return _logits(model, images).argmax(dim=1)
     if not isinstance(classes, Tensor) or classes.shape != images.shape[:1] or classes.dtype != torch.long:
@@ -136,11 +140,12 @@ def _classes(model: Classifier, images: Tensor, classes: Tensor | None) -> Tenso
 
 
 def _probability(model: Classifier, images: Tensor, classes: Tensor) -> Tensor:
-    """Softmax probability of one class per image, (B,)."""
+    """Returns the softmax probability of one class per image, (B,)."""
     return _logits(model, images).softmax(dim=1).gather(1, classes[:, None])[:, 0]
 
 
 def _logits(model: Classifier, images: Tensor) -> Tensor:
+    """Returns the model's logits (B, K) in float32, checked to be of several classes and of one task."""
     if getattr(model, "training", False):
         raise ValueError("the model is in training mode, in which images influence each other: model.eval()")
     output = model(images)

@@ -13,22 +13,22 @@ from abn.metrics.localization import energy_pointing_game
 def choose_grids(
     logits: Tensor, labels: Tensor, *, side: int = 2, count: int = 100, confidence: float = 0.5, seed: int = 0
 ) -> Tensor:
-    """Chooses images of different classes for grids, among those that the network is sure of.
+    """Chooses images of different classes for grids, among the images that the network is sure of.
 
     Args:
-        logits: What the network that is explained says of each image alone, (N, K).
+        logits: Logits of the explained network for each single image, (N, K).
         labels: The true classes, (N,).
         side: Number n of images in a row, and of rows.
-        count: Number G of grids. Each image may be in several.
-        confidence: Smallest probability of its true class with which an image is taken.
-        seed: Of the choice.
+        count: Number G of grids. An image may be in several grids.
+        confidence: Smallest probability that the network must give an image's true class.
+        seed: Seed of the random choice.
 
     Returns:
         (G, n²), int64: indices of images.
 
     Raises:
-        ValueError: If the shapes do not belong together, a label is no class, a number is below its least, or
-            there are fewer than n² classes of which an image can be taken.
+        ValueError: If the shapes do not fit together, a label is no class, ``side`` is below 2, ``count`` is
+            below 1, or fewer than n² classes have an image that the network is sure of.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(
@@ -48,38 +48,39 @@ def choose_grids(
         )
     generator = torch.Generator().manual_seed(seed)
 
-    def one_of(indices: Tensor) -> Tensor:
+    def random_one(indices: Tensor) -> Tensor:
         return indices[torch.randint(len(indices), (), generator=generator)]
 
     grids = []
     for _ in range(count):
         classes = torch.randperm(len(of_class), generator=generator)[: side**2]
-        grids.append(torch.stack([one_of(of_class[label]) for label in classes]))
+        grids.append(torch.stack([random_one(of_class[label]) for label in classes]))
     return torch.stack(grids).to(labels.device)
 
 
 def grid_pointing_game(
     explain: Callable[[Tensor, Tensor], Tensor], images: Tensor, classes: Tensor
 ) -> Tensor:
-    """Which share of the map of a class lies on the image of this class, among n × n side by side.
+    """Measures the share of a class's map that lies on the image of this class, in a grid of n × n images.
 
-    Böhle et al., "Convolutional Dynamic Alignment Networks", CVPR 2021, section 5.2, there called
-    localisation metric; also in Rao et al., "Towards Better Understanding Attribution Methods", CVPR 2022.
-    By chance, and for a map that does not depend on the class, the mean is 1 / n². Unlike the pointing game
-    it needs no masks.
+    Böhle et al., "Convolutional Dynamic Alignment Networks", CVPR 2021, section 5.2, call it localisation
+    metric. Rao et al., "Towards Better Understanding Attribution Methods", CVPR 2022, use it too. By chance,
+    and for a map that does not depend on the class, the mean is 1 / n². Unlike the pointing game, the grid
+    pointing game needs no masks.
 
     Args:
-        explain: Images (B, C, H, W) and classes (B,) to maps (B, 1, h, w) or (B, h, w), such as
-            :meth:`abn.ABN.class_map`. It is called once for each grid, with as many copies of the grid as
-            there are images in it. Negative values count as 0.
+        explain: Takes images (B, C, H, W) and classes (B,), and returns maps (B, 1, h, w) or (B, h, w), such
+            as :meth:`abn.ABN.class_map`. It is called once for each grid, with one copy of the grid for each
+            of its n² classes. Negative values of the maps count as 0.
         images: The images of G grids, (G, n², C, H, W), row by row. They keep their full size.
-        classes: (G, n²), such as :func:`choose_grids` chooses; in a grid all different.
+        classes: Class of each image, (G, n²), such as the labels of the images that :func:`choose_grids`
+            chooses. All classes of a grid must differ.
 
     Returns:
         (G, n²), in [0, 1]. A map that is 0 everywhere scores 0.
 
     Raises:
-        ValueError: If the shapes do not belong together, a class is twice in a grid, or a map holds NaN.
+        ValueError: If the shapes do not fit together, a class is twice in a grid, or a map holds NaN.
 
     Example:
         >>> from abn import wrap_backbone
@@ -107,6 +108,6 @@ def grid_pointing_game(
     for cells, labels in zip(images, classes, strict=True):
         rows = cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4)  # (C, n, H, n, W)
         grid = rows.reshape(-1, side * height, side * width)
-        maps = explain(grid.repeat(side**2, 1, 1, 1), labels).detach()  # or the graph of each grid is kept
+        maps = explain(grid.repeat(side**2, 1, 1, 1), labels).detach()  # frees the graph of each grid
         shares.append(energy_pointing_game(as_float_maps(maps).clamp(min=0), masks.to(maps.device)))
     return torch.stack(shares)

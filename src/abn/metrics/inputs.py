@@ -1,4 +1,4 @@
-"""What the metrics are given: maps, images and masks, in one form."""
+"""Brings the arguments of the metrics into one form: maps, and images or masks of their resolution."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from abn.modules.inputs import resize_maps, with_channel
 
 
 def as_float_maps(attention_maps: Tensor) -> Tensor:
-    """The maps as float32 (B, 1, h, w)."""
+    """Returns the maps as float32 (B, 1, h, w). Raises a ValueError if a map holds NaN."""
     maps = with_channel(attention_maps)
     if maps.isnan().any():
         raise ValueError("a map holds NaN, expected numbers: look for the cause in the network or its images")
@@ -15,14 +15,14 @@ def as_float_maps(attention_maps: Tensor) -> Tensor:
 
 
 def stretched(attention_maps: Tensor) -> Tensor:
-    """Each map stretched to [0, 1]; a flat one is 0."""
+    """Stretches each map to [0, 1]. A flat map becomes 0."""
     maps = as_float_maps(attention_maps)
     low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 def match_images(maps: Tensor, like: Tensor) -> Tensor:
-    """The maps (B, 1, h, w) in the resolution of images or masks (B, C, H, W)."""
+    """Resizes maps (B, 1, h, w) to the resolution of images or masks (B, C, H, W)."""
     if like.ndim != 4 or len(like) != len(maps):
         raise ValueError(
             f"got maps for {len(maps)} images and images or masks of shape {tuple(like.shape)}, expected "

@@ -1,4 +1,4 @@
-"""Where a map points, compared with where the object is."""
+"""Compares where a map points with where the object is."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from abn.modules.inputs import check_range, with_channel
 
 
 def box_masks(boxes: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Masks of the pixels that lie in boxes.
+    """Makes masks of the pixels that lie in boxes.
 
     Args:
-        boxes: (B, 4), or for each image (N, 4), with N from 0: x1, y1, x2, y2 in pixels, of which the last
-            two lie just outside, as in torchvision.
+        boxes: (B, 4), or for each image (N, 4), where N may be 0: x1, y1, x2, y2 in pixels. As in
+            torchvision, x2 and y2 lie just outside the box.
         size: (H, W) of the images.
 
     Returns:
-        (B, H, W), bool: where any of the image's boxes is.
+        (B, H, W), bool: True where any box of the image is.
 
     Raises:
         ValueError: If the boxes have another shape.
@@ -41,24 +41,24 @@ def box_masks(boxes: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor
 
 
 def pointing_game(attention_maps: Tensor, masks: Tensor, tolerance: int = 0) -> Tensor:
-    """Whether the map's highest point lies on the object.
+    """Tells whether the map's highest point lies on the object.
 
-    Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, section 4.2, where the
-    tolerance is 15 pixels, and the mean is taken per class, then over classes. Where several points are
-    equally high, each counts for its share, so that a flat map scores as chance would.
+    Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, section 4.2, use a tolerance
+    of 15 pixels, and take the mean per class, then over classes. Where several points are equally high, each
+    counts for its share. So a flat map scores as chance would.
 
     Args:
         attention_maps: (B, 1, h, w) or (B, h, w).
-        masks: The object's pixels, (B, 1, H, W) or (B, H, W): bool, or floating point from 0 to 1, of which
-            those above one half count.
+        masks: The object's pixels, (B, 1, H, W) or (B, H, W): bool, or floating point from 0 to 1, where
+            values above one half count as the object.
         tolerance: Distance from the object, in pixels of the mask, that still counts as a hit.
 
     Returns:
         (B,): 1 for a hit, 0 for a miss, in between for a tie.
 
     Raises:
-        ValueError: If the shapes do not belong together, the map holds NaN, the masks are of another kind, or
-            the tolerance is negative.
+        ValueError: If the shapes do not fit together, the map holds NaN, the masks are neither bool nor
+            floating point from 0 to 1, or the tolerance is negative.
 
     Example:
         >>> diagonal = torch.eye(4)[None]
@@ -77,7 +77,7 @@ def pointing_game(attention_maps: Tensor, masks: Tensor, tolerance: int = 0) -> 
 
 
 def energy_pointing_game(attention_maps: Tensor, masks: Tensor) -> Tensor:
-    """Share of the map that lies on the object.
+    """Measures the share of the map that lies on the object.
 
     Wang et al., "Score-CAM", CVPR Workshops 2020, section 4.3. Negative values of a map count as 0 (as in
     Rao et al., "Studying How to Efficiently and Effectively Guide Models with Explanations", ICCV 2023), and
@@ -85,14 +85,15 @@ def energy_pointing_game(attention_maps: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         attention_maps: (B, 1, h, w) or (B, h, w).
-        masks: The object's pixels, (B, 1, H, W) or (B, H, W): bool, or floating point from 0 to 1, of which
-            those above one half count.
+        masks: The object's pixels, (B, 1, H, W) or (B, H, W): bool, or floating point from 0 to 1, where
+            values above one half count as the object.
 
     Returns:
         (B,), in [0, 1].
 
     Raises:
-        ValueError: If the shapes do not belong together, the map holds NaN, or the masks are of another kind.
+        ValueError: If the shapes do not fit together, the map holds NaN, or the masks are neither bool nor
+            floating point from 0 to 1.
     """
     maps, masks = _on_masks(attention_maps, masks)
     maps = maps.clamp(min=0)
@@ -101,7 +102,7 @@ def energy_pointing_game(attention_maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def _on_masks(attention_maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps and masks as float (B, 1, H, W)."""
+    """Returns maps and masks as float32 (B, 1, H, W), in the resolution of the masks."""
     masks = with_channel(masks, "masks")
     check_range(masks, "mask")
     return match_images(as_float_maps(attention_maps), masks), (masks > 0.5).float()

@@ -1,4 +1,4 @@
-"""The published networks, by name."""
+"""Builders of the published networks."""
 
 from abn.models.cifar.densenet import abn_cifar_densenet, cifar_densenet
 from abn.models.cifar.resnet import abn_cifar_resnet, cifar_resnet

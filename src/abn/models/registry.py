@@ -1,4 +1,4 @@
-"""Networks by name, as in torchvision and timm."""
+"""Lists and builds networks by name, as torchvision and timm do."""
 
 import difflib
 import functools
@@ -19,13 +19,13 @@ _builders: dict[str, Callable[..., nn.Module]] = {}
 
 
 def register_model(builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
-    """Makes a builder known under its own name.
+    """Registers a builder under the name of its function. To be used as a decorator.
 
-    An attention branch network remembers the arguments it was built with, so that
+    An :class:`abn.ABN` that the builder returns remembers the arguments that it was built with, so that
     :meth:`abn.ABN.save_pretrained` can write them down.
 
     Raises:
-        ValueError: If another builder has this name.
+        ValueError: If a builder of this name is registered already.
     """
     name = builder.__name__
     if name in _builders:
@@ -48,10 +48,12 @@ def is_of_this_library(name: str) -> bool:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that :func:`create_model` knows, those with an attention branch beginning with ``abn_``.
+    """Lists the names that :func:`create_model` knows.
+
+    Names of networks with an attention branch begin with ``abn_``.
 
     Args:
-        pattern: Keeps the names that fit, such as ``"cifar*"``: ``*`` stands for any text.
+        pattern: Pattern of the names to list, such as ``"cifar*"``: ``*`` stands for any text.
 
     Example:
         >>> list_models("cifar*")
@@ -64,11 +66,11 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
     """Builds a network by name, with random weights unless an argument says otherwise.
 
     Args:
-        name: One of :func:`list_models`.
+        name: A name that :func:`list_models` lists.
         **kwargs: Arguments of the builder of this name.
 
     Raises:
-        ValueError: If there is no such name.
+        ValueError: If no builder has this name.
 
     Example:
         >>> model = create_model("abn_cifar_resnet", depth=20, num_classes=100)
@@ -84,7 +86,10 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
 
 
 def _config(builder: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-    """The arguments by name, without those that only fetch weights; none if a module is among them."""
+    """Returns the name of a builder and its arguments, or None if an argument is a module.
+
+    Arguments that only fetch weights are left out.
+    """
     bound = inspect.signature(builder).bind(*args, **kwargs)
     bound.apply_defaults()
     arguments = bound.arguments

@@ -1,7 +1,8 @@
 """ResNets for ImageNet with an attention branch, on torchvision's ResNet.
 
-The networks of Fukui et al. (CVPR 2019, section 4.2) and of the official code's
-``models/imagenet/resnet.py``: cut after ``layer3``, the attention branch repeats ``layer4`` at stride 1.
+These are the networks of Fukui et al. (CVPR 2019, section 4.2) and of the official code's
+``models/imagenet/resnet.py``. They are cut after ``layer3``. As published, the attention branch repeats
+``layer4`` at stride 1.
 """
 
 from typing import Any
@@ -18,9 +19,10 @@ def abn_resnet18(*, weights: WeightsEnum | str | None = None, progress: bool = T
     """ResNet-18 with an attention branch.
 
     Args:
-        weights: Torchvision's weights for the backbone, such as ``"IMAGENET1K_V1"``. The branch's stage
-            starts from those of ``layer4``, its heads anew.
-        progress: Shows a bar while the weights are downloaded.
+        weights: Torchvision's weights for the backbone, such as ``"IMAGENET1K_V1"``. The attention branch's
+            stage starts from the weights of ``layer4``. Its heads start as ``start`` of
+            :func:`abn.wrap_backbone` says.
+        progress: Whether to show a progress bar while the weights are downloaded.
         **kwargs: Passed to :func:`abn.wrap_backbone` (``num_classes``, ``map``, ``mechanism``, ...) and
             from there to torchvision's builder.
     """

@@ -1,8 +1,8 @@
 """SE-ResNets for ImageNet with an attention branch, on timm's ResNet.
 
-Squeeze-and-excitation: Hu et al., CVPR 2018. The networks of the official code's
-``models/imagenet/senet_resnet.py``: cut after ``layer3``. With ``map="log_sum"`` they compute what they do
-there; weights were never published.
+Squeeze-and-excitation is by Hu et al., CVPR 2018. These are the networks of the official code's
+``models/imagenet/senet_resnet.py``, cut after ``layer3``. With ``map="log_sum"`` they compute what the
+official networks compute. Weights were never published.
 """
 
 import functools
@@ -49,11 +49,10 @@ def abn_se_resnet152(**kwargs: Any) -> ABN:
 
 
 def _abn_se_resnet(name: str, **kwargs: Any) -> ABN:
-    from timm.layers.squeeze_excite import (
-        SEModule,
-    )  # takes longer to import than everything else here together
+    # timm takes longer to import than everything else here together.
+    from timm.layers.squeeze_excite import SEModule
 
-    # One sixteenth of the channels, as published; timm alone would round it to a multiple of 8.
+    # One sixteenth of the channels, as published: by default, timm rounds this number to a multiple of 8.
     squeeze = functools.partial(SEModule, rd_divisor=1)
     kwargs = {"split": "layer3", **kwargs}
     return wrap_backbone(f"timm/{name}", block_args={"attn_layer": squeeze}, **kwargs)

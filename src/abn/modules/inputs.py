@@ -1,4 +1,4 @@
-"""Checks of what networks, losses and metrics are given: numbers, images, features, maps and masks.
+"""Checks the arguments of networks, losses and metrics: numbers, images, features, maps and masks.
 
 Each error names what was given, what was expected, and what to do.
 """
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def check_counts(**counts: int | None) -> None:
-    """Raises a ValueError unless each given count is a positive integer."""
+    """Raises a ValueError unless each count is None or a positive integer."""
     for name, value in counts.items():
         is_number = isinstance(value, int) and not isinstance(value, bool)
         if value is not None and (not is_number or value < 1):
@@ -17,7 +17,7 @@ def check_counts(**counts: int | None) -> None:
 
 
 def check_images(images: Tensor) -> None:
-    """Raises an error if the images are no batch of floating-point images, or hold NaN."""
+    """Raises an error unless the images are a batch (B, C, H, W) in floating point, without NaN."""
     if not isinstance(images, Tensor):
         raise TypeError(
             f"images are a {type(images).__name__}, expected a tensor (B, C, H, W), such as of "
@@ -41,11 +41,12 @@ def check_images(images: Tensor) -> None:
 
 
 def _hold_nan(images: Tensor) -> bool:
-    """Whether images on the CPU hold NaN. On other devices, every call would wait for the device."""
+    """Tells whether images hold NaN. False off the CPU, where every call would wait for the device."""
     if images.device.type != "cpu":
         return False
     try:
-        # A sum is NaN if an image holds one, or infinities of both signs; it takes a twentieth of the time.
+        # The sum takes a twentieth of the time of isnan(). It is NaN if an image holds NaN, but also if there
+        # are infinities of both signs, so that only isnan() is sure.
         return bool(images.sum().isnan()) and bool(images.isnan().any())
     except RuntimeError:  # under vmap, or with fake tensors, there are no values to look at
         return False
@@ -54,12 +55,12 @@ def _hold_nan(images: Tensor) -> bool:
 def explain_failure(
     images: Tensor, channels: int | None, dtype: torch.dtype | None, error: RuntimeError
 ) -> None:
-    """Raises an error that names the cause, if the images have the wrong channels or type.
+    """Raises an error that names the cause if a network failed on images of the wrong channels or type.
 
     Args:
-        images: (B, C, H, W), on which a network failed.
-        channels: Number of channels that the network was made for, where known.
-        dtype: Type of its first weight, if it has one.
+        images: Images (B, C, H, W) on which the network failed.
+        channels: Number of channels that the network was made for, if known.
+        dtype: Type of the network's first weight, if the network has weights.
         error: The error with which the network failed.
     """
     shape = tuple(images.shape)
@@ -86,8 +87,8 @@ def match_features(attention_maps: Tensor, features: Tensor, tasks: int = 1) -> 
     """Brings attention maps to the resolution and dtype of features.
 
     Args:
-        attention_maps: (B, T, h, w), where B and T may be 1 for one map for all images or tasks; or
-            (B, h, w), for all tasks.
+        attention_maps: (B, T, h, w), where B = 1 gives all images one map, and T = 1 all tasks; or
+            (B, h, w), one map for all tasks.
         features: (B, C, H, W).
         tasks: Number of tasks T.
 
@@ -117,7 +118,7 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
 
     Args:
         attention_maps: (B, 1, h, w) or (B, h, w).
-        name: Name of the argument, for the error.
+        name: Name of the argument, for the error message.
 
     Raises:
         TypeError: If the maps are no tensor.
@@ -134,9 +135,9 @@ def with_channel(attention_maps: Tensor, name: str = "attention_map") -> Tensor:
 
 
 def check_dtype(values: Tensor, name: str) -> None:
-    """Raises an error if a map or mask is no tensor, or holds whole numbers.
+    """Raises an error unless a map or mask is a tensor of floating point or bool.
 
-    Whole numbers may mean 0 and 255, or the numbers of classes. Floating point and bool are clear.
+    Whole numbers are ambiguous: they may be values from 0 to 255, or indices of classes.
     """
     _check_tensor(values, name)
     if not values.is_floating_point() and values.dtype != torch.bool:
@@ -163,10 +164,10 @@ def check_range(values: Tensor, name: str) -> None:
 
 
 def in_range(values: Tensor) -> bool:
-    """Whether values lie between 0 and 1, with some room for rounding. False if one is NaN.
+    """Tells whether all values lie between 0 and 1, with some room for rounding. False if one is NaN.
 
-    Only values on the CPU are looked at: on other devices every call would wait for the device. Others, and
-    those in a compiled model, count as in range.
+    Only values on the CPU are checked: on other devices every call would wait for the device. Values on other
+    devices, and values in a compiled model, count as in range.
     """
     if (
         torch.compiler.is_compiling()
@@ -183,10 +184,10 @@ def in_range(values: Tensor) -> bool:
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes maps (B, T, h, w), bilinearly and in float32. Maps of this size stay as they are."""
+    """Resizes maps (B, T, h, w), bilinearly and in float32. Maps that have this size stay unchanged."""
     if maps.shape[-2:] == size:
         return maps
-    if maps.shape[-2:] == (1, 1):  # interpolated, a 1 would be off by rounding
+    if maps.shape[-2:] == (1, 1):  # interpolation would change a 1 by rounding
         return maps.expand(-1, -1, *size)
     shrinking = maps.shape[-2] > size[0] or maps.shape[-1] > size[1]
     return F.interpolate(maps.float(), size=size, mode="bilinear", antialias=shrinking)

@@ -1,4 +1,4 @@
-"""The kinds of attention maps: how each is made, and what drawing and saving need to know of it."""
+"""The kinds of attention maps: how each kind is made, and its properties for drawing and saving."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,28 +15,35 @@ class MapKind:
     """A kind of attention map."""
 
     name: str
-    """For the argument ``map`` of :func:`abn.wrap_backbone`."""
+    """Name of the kind, for the argument ``map`` of :func:`abn.wrap_backbone`."""
     of_evidence: Callable[[Tensor], Tensor] | None = None
-    """Makes the map of evidence, both (B, N, h, w), in float32. None if it is made of something else."""
+    """Makes maps (B, N, h, w), float32, from evidence (B, N, h, w). None for maps made otherwise."""
     of_responses: Callable[[Any, Tensor], Tensor] | None = None
-    """Makes the map (B, 1, h, w) of an attention branch and its responses (B, R, h, w)."""
+    """Makes the map (B, 1, h, w) from an :class:`abn.AttentionBranch` and its responses (B, R, h, w)."""
     add_layers: Callable[[Any, int], None] | None = None
     """Gives a new branch with R responses the layers that this kind needs."""
     layer: str | None = None
-    """A weight of the branch that tells that the map is of this kind."""
+    """Name of a weight that only an attention branch with this kind of map has."""
     bounded: bool = True
-    """Whether it has an upper bound, which is 1."""
+    """Whether the values have an upper bound, which is 1."""
     signed: bool = False
-    """Whether it has negative values."""
+    """Whether values may be negative."""
     for_classes: bool = True
-    """Whether networks of one task have it."""
+    """Whether networks of one task can have this kind of map."""
     for_tasks: bool = False
-    """Whether networks of several tasks have it, one map for each."""
+    """Whether networks of several tasks can have this kind of map, one map per task."""
 
 
-def _highest_first(evidence: Tensor, *, passes: int, halfway: float, power: int) -> Tensor:
-    """Evidence in shares A of its maximum, sharpened: A^p / (A^p + h^p · (1 - A^p)), one half at A = h."""
-    evidence = evidence.float().relu()  # half precision has no room for the powers
+def _sharpen(evidence: Tensor, *, passes: int, halfway: float, power: int) -> Tensor:
+    """Makes A^p / (A^p + h^p · (1 - A^p)) from evidence, where A is the evidence divided by its maximum.
+
+    Args:
+        evidence: (B, N, h, w). Negative values count as 0.
+        passes: How often the evidence is averaged over 3×3 pixels first.
+        halfway: The h of the formula: the value of A at which the map is one half.
+        power: The p of the formula. A higher power makes the map sharper.
+    """
+    evidence = evidence.float().relu()  # the powers need more than half precision
     for _ in range(passes):
         evidence = F.avg_pool2d(evidence, kernel_size=3, stride=1, padding=1)
     highest = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
@@ -64,8 +71,8 @@ def _log_sum(branch: Any, responses: Tensor) -> Tensor:
 MAPS = {
     kind.name: kind
     for kind in (
-        MapKind("evidence", partial(_highest_first, passes=2, halfway=0.5, power=6), for_tasks=True),
-        MapKind("class_activation", partial(_highest_first, passes=1, halfway=0.25, power=4), for_tasks=True),
+        MapKind("evidence", partial(_sharpen, passes=2, halfway=0.5, power=6), for_tasks=True),
+        MapKind("class_activation", partial(_sharpen, passes=1, halfway=0.25, power=4), for_tasks=True),
         MapKind(
             "convolution",
             of_responses=_convolved,
@@ -77,11 +84,16 @@ MAPS = {
         MapKind("scaled_response", bounded=False, signed=True, for_classes=False, for_tasks=True),
     )
 }
-"""Each kind by its name. Another kind is one more entry."""
+"""Each kind of map by its name. To add a kind, add an entry."""
 
 
 def check_map(name: str, *, several_tasks: bool | None = None) -> None:
-    """Raises a ValueError if there is no such kind of map: for one task, for several, or at all."""
+    """Raises a ValueError if there is no kind of map with this name.
+
+    Args:
+        name: Name of the kind.
+        several_tasks: True accepts the kinds for several tasks, False the kinds for one task, None all.
+    """
     known = [
         kind.name
         for kind in MAPS.values()

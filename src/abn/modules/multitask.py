@@ -1,6 +1,6 @@
-"""Several tasks: an attention branch with a map for each, and a perception branch that looks through each.
+"""Branches for several tasks: attention with one map per task, perception with one pass per map.
 
-Fukui et al., CVPR 2019, sections 3.3 and 4.4. With ``tasks=`` :func:`abn.wrap_backbone` puts them together.
+Fukui et al., CVPR 2019, sections 3.3 and 4.4. :func:`abn.wrap_backbone` with ``tasks=`` joins both branches.
 """
 
 import math
@@ -16,12 +16,12 @@ from abn.modules.mechanisms import attend, check_mechanism
 
 
 class MultiTaskAttentionBranch(AttentionBranch):
-    r"""An attention branch with a map per task: where the evidence is for that task.
+    r"""An attention branch with one map per task, which shows where the evidence for the task is.
 
-    The evidence of each pixel is that of :class:`AttentionBranch` with the same ``map``, for T tasks instead
-    of K classes, and a score is its mean over the pixels, plus a bias. The map of a task with a single
-    value, such as whether an attribute is present, shows what raises this value. That of a task with K
-    classes shows the evidence for its classes, each by the branch's own probability of it.
+    A pixel's evidence is computed as in :class:`AttentionBranch` with the same ``map``, for T tasks instead
+    of K classes. A score is the mean of the evidence over the pixels, plus a bias. The map of a task with a
+    single value, such as whether an attribute is present, shows what raises this value. The map of a task
+    with K classes shows the evidence for its classes, each weighted by the branch's own probability for it.
 
     Args:
         in_channels: As in :class:`AttentionBranch`.
@@ -30,10 +30,10 @@ class MultiTaskAttentionBranch(AttentionBranch):
         num_classes: Number of classes K of each task. Default: a single value per task, for a binary
             attribute or a regression.
         map: ``"class_activation"`` or ``"evidence"``, see :class:`AttentionBranch`.
-        response_channels: As in :class:`AttentionBranch`, where there are T·K scores.
+        response_channels: As in :class:`AttentionBranch`, with T·K scores in place of K.
 
     Raises:
-        ValueError: If a number is below one, or there is no such map.
+        ValueError: If a number is below one, or ``map`` is neither of the two kinds.
 
     Example:
         >>> branch = MultiTaskAttentionBranch(in_channels=256, tasks=40)
@@ -54,13 +54,15 @@ class MultiTaskAttentionBranch(AttentionBranch):
     ) -> None:
         check_counts(tasks=tasks, num_classes=num_classes)
         check_map(map, several_tasks=True)
+        if MAPS[map].of_evidence is None:
+            raise ValueError(f"map is {map!r}, which is that of a ResponseAttentionBranch: build one instead")
         outputs = tasks * (num_classes or 1)
         super().__init__(in_channels, outputs, stage, map=map, response_channels=response_channels)
         self.tasks = tasks
         self.num_classes = num_classes
-        # At first the mean evidence is ten times that of a response, which is never negative. Less ten times
-        # the mean of a rectified normal variable, a score is as often below 0 as above. Where the responses
-        # are shared, their weights add up to 0 already.
+        # With one response per score, the mean evidence starts as ten times the mean response, which is never
+        # negative. The bias subtracts ten times the mean of a rectified normal variable, so that a score is
+        # below 0 as often as above. With another number of responses, the weights add up to 0 already.
         bias = 0.0 if self.response_channels else -10 * (2 * math.pi) ** -0.5
         self.classifier.bias = nn.Parameter(torch.full((self.classifier.out_channels,), bias))
 
@@ -74,8 +76,8 @@ class MultiTaskAttentionBranch(AttentionBranch):
             features: (B, C, H, W).
 
         Returns:
-            ``attention_logits`` (B, T), or (B, K, T) where tasks have classes, and ``attention_map``
-            (B, T, h, w), in [0, 1]; h and w are those of the stage's output.
+            ``attention_logits`` (B, T), or (B, K, T) if tasks have classes, and ``attention_map``
+            (B, T, h, w), in [0, 1], where (h, w) is the size of the stage's output.
 
         Raises:
             ValueError: If the features are not (B, C, H, W) or have a single pixel.
@@ -86,9 +88,9 @@ class MultiTaskAttentionBranch(AttentionBranch):
             evidence = without_bias(self.classifier, responses)  # (B, T, h, w)
         else:
             logits = logits.view(-1, self.num_classes, self.tasks)  # (B, K, T)
-            # Which classes are shown is not to be learned from how the map serves the other branch.
+            # Detached: the perception branch, which uses the map, must not train which classes it shows.
             shares = logits.detach().softmax(dim=1).to(responses.dtype)
-            if is_plain(self.classifier):  # K times less work than a call for each pixel
+            if is_plain(self.classifier):  # K times less work than a call at each pixel
                 weight = self.classifier.weight.view(self.num_classes, self.tasks, -1)  # (K, T, R)
                 weight = torch.einsum("bkt,ktr->btr", shares, weight)
                 evidence = torch.einsum("btr,brhw->bthw", weight, responses)
@@ -102,22 +104,22 @@ class MultiTaskAttentionBranch(AttentionBranch):
 
 
 class ResponseAttentionBranch(nn.Module):
-    """The published multi-task attention branch, whose responses are maps and scores in one.
+    """The published multi-task attention branch. Its responses are the maps, and their means the scores.
 
     ::
 
         features ─► stage ─► 1×1 conv C→T (─► depth-wise 1×1 conv) = attention_map
                                     attention_map ─► average pool = attention_logits
 
-    As in version 1 and, with the second convolution, version 2 of the authors'
-    ``machine-perception-robotics-group/ABN_CelebA_PyTorch``. There is no sigmoid: a map has both signs and no
-    bounds. :func:`abn.visualize.overlay` shows one sign or both.
+    The branch of the authors' ``machine-perception-robotics-group/ABN_CelebA_PyTorch``: version 1, or with
+    the second convolution version 2. It has no sigmoid: a map has both signs and no bounds.
+    :func:`abn.visualize.overlay` shows one sign or both.
 
     Args:
         in_channels: As in :class:`AttentionBranch`.
         tasks: Number of tasks T.
         stage: As in :class:`AttentionBranch`.
-        scaled: Whether the second convolution, a factor and an offset for each map, follows.
+        scaled: Whether to add the second convolution, which is a factor and an offset for each map.
 
     Raises:
         ValueError: If a number is below one.
@@ -144,8 +146,8 @@ class ResponseAttentionBranch(nn.Module):
             features: (B, C, H, W).
 
         Returns:
-            ``attention_logits`` (B, T) and ``attention_map`` (B, T, h, w), of any sign and size; h and w are
-            those of the stage's output.
+            ``attention_logits`` (B, T) and ``attention_map`` (B, T, h, w), of any sign and magnitude, where
+            (h, w) is the size of the stage's output.
 
         Raises:
             ValueError: If the features are not (B, C, H, W) or have a single pixel.
@@ -160,22 +162,23 @@ class ResponseAttentionBranch(nn.Module):
 class MultiTaskPerceptionBranch(nn.Module):
     r"""Classifies the features once per task, each time weighted with the map of that task.
 
-    All tasks share the tail. Of its K·T scores, K per task, those of task t are taken from the pass through
-    map t: what is one linear layer per task in the authors' code, are slices of one here. The passes are
-    folded into the batch, which takes the memory of T times as many images.
+    All tasks share the tail. Each pass returns K·T scores, K per task. The pass with the map of task t gives
+    the K scores of task t, the others are dropped. The authors' code has one linear layer per task; here the
+    layers are slices of one layer. The passes are folded into the batch, which takes the memory of T times as
+    many images.
 
     Args:
-        tail: The rest of the backbone: features (B, C, H, W) to logits (B, K·T), those of the first class of
-            each task first.
+        tail: The rest of the backbone. Takes features (B, C, H, W) and returns logits (B, K·T): first the
+            logits of the first class for all tasks, then of the second class, and so on.
         tasks: Number of tasks T.
         mechanism: See :class:`PerceptionBranch`.
         num_classes: Number of classes K of each task. Default: a single value per task.
-        chunk: How many tasks are run at once, where memory does not suffice for all. An attribute that may be
-            set at any time and is not saved. In training mode the tail's batch norms take the statistics of
-            each chunk, as those of the authors' code, which has ``chunk=1``, do.
+        chunk: Number of tasks that run at once, if memory does not suffice for all. The attribute may be set
+            at any time and is not saved. In training mode the tail's batch norms take the statistics of each
+            chunk. In the authors' code each task runs alone, as with ``chunk=1``. Default: all run at once.
 
     Raises:
-        ValueError: If a number is below one, or there is no such mechanism.
+        ValueError: If a number is below one, or ``mechanism`` is unknown.
 
     Example:
         >>> tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 40))
@@ -210,25 +213,24 @@ class MultiTaskPerceptionBranch(nn.Module):
 
         Args:
             features: (B, C, H, W).
-            attention_map: (B, T, h, w), of any resolution. B and T may be 1, for one map for all images or
-                tasks.
+            attention_map: (B, T, h, w), of any resolution. B = 1 gives all images one map, T = 1 all tasks.
 
         Returns:
-            ``perception_logits`` (B, T), or (B, K, T) where tasks have classes, as cross-entropy takes them.
+            ``perception_logits`` (B, T), or (B, K, T) if tasks have classes, as cross-entropy takes them.
 
         Raises:
-            ValueError: If the map has another shape, the tail returns another number of scores, or ``chunk``
-                was set to a number below one.
+            ValueError: If the map has another shape, the tail does not return K·T scores, or ``chunk`` was
+                set to a number below one.
         """
         check_counts(chunk=self.chunk)
         maps = match_features(attention_map, features, self.tasks).expand(-1, self.tasks, -1, -1)
-        maps = maps.contiguous()  # with another layout, the features would lose theirs
+        maps = maps.contiguous()  # maps in another memory layout would change the layout of the features
         starts = range(0, self.tasks, self.chunk or self.tasks)
         logits = torch.cat([self._logits(features, maps, start) for start in starts], dim=2)  # (B, K, T)
         return logits.squeeze(1) if self.num_classes is None else logits
 
     def _logits(self, features: Tensor, maps: Tensor, start: int) -> Tensor:
-        """Scores (B, K, n) of the n tasks of a chunk, from the maps (B, T, H, W) of all."""
+        """Computes scores (B, K, n) for the n tasks of a chunk, from the maps (B, T, H, W) of all tasks."""
         chosen = slice(start, min(start + (self.chunk or self.tasks), self.tasks))
         attended = attend(features[:, None], maps[:, chosen, None], self.mechanism)  # (B, n, C, H, W)
         scores: Tensor = self.tail(attended.flatten(0, 1))  # (B·n, K·T)
@@ -243,7 +245,7 @@ class MultiTaskPerceptionBranch(nn.Module):
 
 
 def check_task_map(map: str, num_classes: int | None, response_channels: int | None) -> None:
-    """Raises a ValueError if there is no such kind of map for several tasks, or not with these numbers."""
+    """Raises a ValueError if ``map`` is not for several tasks, or does not allow the other arguments."""
     check_map(map, several_tasks=True)
     if MAPS[map].of_evidence is not None:
         return

@@ -11,21 +11,20 @@ class PerceptionBranch(nn.Module):
 
     The attention mechanism is one of three. g are the features, M is the map:
 
-    - ``"dimming"``: :math:`g' = (g + M \cdot g) / 2`. Features keep their size where the map is 1, and have
-      half of it where it is 0. For pretrained backbones: the tail sees no features larger than those it was
-      trained for. A map of ones leaves the features, and with them the backbone's own logits, exactly as they
-      were.
+    - ``"dimming"``: :math:`g' = (g + M \cdot g) / 2`. Features keep their size where the map is 1, and are
+      halved where the map is 0. For pretrained backbones: the tail gets no larger features than it was
+      trained for. A map of ones leaves the features, and so the backbone's own logits, exactly unchanged.
     - ``"residual"``: :math:`g' = g + M \cdot g` (Fukui et al., CVPR 2019, section 3.2, equation 2), which the
       paper prefers and the published weights were trained with. It doubles the features where the map is 1. A
-      map of zeros leaves them as they were.
-    - ``"multiplicative"``: :math:`g' = M \cdot g` (equation 1). A map of ones leaves them as they were.
+      map of zeros leaves the features unchanged.
+    - ``"multiplicative"``: :math:`g' = M \cdot g` (equation 1). A map of ones leaves the features unchanged.
 
     Args:
-        tail: The rest of the backbone: features (B, C, H, W) to logits (B, K).
-        mechanism: One of the three.
+        tail: The rest of the backbone: takes features (B, C, H, W) and returns logits (B, K).
+        mechanism: ``"dimming"``, ``"residual"`` or ``"multiplicative"``.
 
     Raises:
-        ValueError: If the mechanism is none of these.
+        ValueError: If ``mechanism`` is none of the three.
 
     Example:
         >>> import torch
@@ -50,13 +49,13 @@ class PerceptionBranch(nn.Module):
         Args:
             features: (B, C, H, W).
             attention_map: (B, 1, h, w) or (B, h, w), where B may be 1 to use one map for the whole
-                batch. Another resolution than that of the features is resized, bilinearly.
+                batch. A map is resized to the resolution of the features, bilinearly.
 
         Returns:
             ``perception_logits`` (B, K).
 
         Raises:
-            ValueError: If the map's shape is none of these.
+            ValueError: If the map has another shape.
         """
         logits: Tensor = self.tail(attend(features, match_features(attention_map, features), self.mechanism))
         return logits

@@ -1,4 +1,4 @@
-"""A backbone's classifier, read as evidence: what each pixel of its last feature map says for a class."""
+"""Reads a backbone's classifier as evidence: how much each pixel of the last feature map adds to a class."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from abn.modules.linear import is_plain, without_bias
 
 
 class PooledClassifier(nn.Module):
-    r"""Classifies pooled features, and tells what each channel counts for a class.
+    r"""Classifies pooled features, and computes how much each channel counts for a class.
 
-    Most classifiers average the last feature map over its pixels and apply affine maps to the mean z, some
-    with a layer norm or an activation between them. If there are none of these, the logits are
-    :math:`W z + b`, the mean over the pixels of :math:`W f_p + b`: the evidence for the classes at each pixel
-    p (class activation mapping, Zhou et al., CVPR 2016). A layer norm or activation multiplies what it
-    receives by factors that depend on z; with these factors, which are the same for all pixels, the mean of
-    the evidence is the logit as well.
+    Most classifiers average the last feature map over its pixels and apply linear layers to the mean z, some
+    with a layer norm or an activation between them. With linear layers alone, the logits are
+    :math:`W z + b`. This is the mean over the pixels p of :math:`W f_p + b`, where :math:`f_p` are the
+    features of p: the evidence for the classes at p (class activation mapping, Zhou et al., CVPR 2016). A
+    layer norm or an activation multiplies its input by factors that depend on z. The factors
+    are equal for all pixels, so that the mean of the evidence is the logit in this case, too.
 
     Args:
         layers: Linear layers, layer norms, and activations that act on each value by itself, not in place.
@@ -44,16 +44,16 @@ class PooledClassifier(nn.Module):
             for layer in layers
             if isinstance(layer, (nn.Linear, nn.LayerNorm))
         ]
-        if not sizes:
+        if not any(isinstance(layer, nn.Linear) for layer in layers):
             raise ValueError("the layers are without a linear layer, expected one that makes the scores")
-        # What each layer is, which does not show any more when a tool has put another around it.
+        # Stored, since a tool may later replace a layer by a wrapper of another class.
         self._linear = [isinstance(layer, nn.Linear) for layer in layers]
         self._eps = [layer.eps if isinstance(layer, nn.LayerNorm) else None for layer in layers]
         self.out_channels: int = sizes[-1]
-        """Number of classes K, as the convolution of a new branch calls it."""
+        """Number of classes K, named as in ``nn.Conv2d``, the classifier of :class:`abn.AttentionBranch`."""
 
     def summary(self) -> str:
-        """Its layers in a line, such as ``LayerNorm(768), Linear(768, 1000)``."""
+        """Names the layers in one line, such as ``LayerNorm(768), Linear(768, 1000)``."""
 
         def of_layer(layer: nn.Module) -> str:
             sizes: tuple[int, ...] = ()
@@ -67,31 +67,32 @@ class PooledClassifier(nn.Module):
 
     @torch.no_grad()
     def centre(self) -> None:
-        """Takes the mean over the classes out of the last layer's weights, which changes no softmax.
+        """Subtracts the mean over the classes from the last layer's weights, which changes no softmax.
 
-        For new classes: by chance their random weights have something in common. Of few classes that would
-        outweigh in the evidence what they differ in. Nothing is changed where there is one output, or where
-        the last layer is not linear.
+        For new classes: by chance their random weights have a common part. With few classes, the common part
+        would outweigh in the evidence the part in which the classes differ. Changes nothing if there is one
+        output, or if the last layer is not linear.
         """
         last = self.layers[-1]
         if isinstance(last, nn.Linear) and last.out_features > 1:
             last.weight -= last.weight.mean(dim=0)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Pooled features (B, C) to logits (B, K)."""
+        """Computes logits (B, K) from pooled features (B, C)."""
         for layer in self.layers:
             pooled = layer(pooled)
         return pooled
 
     def weights(self, pooled: Tensor, shares: Tensor) -> Tensor:
-        """What each channel counts for some classes.
+        """Computes how much each channel counts for given classes.
 
         Args:
-            pooled: (B, C).
-            shares: (B, K), of each class in what is asked for.
+            pooled: Pooled features, (B, C).
+            shares: Weight of each class, (B, K): one-hot for a single class, or probabilities.
 
         Returns:
-            (B, C). The evidence at a pixel is the sum of its features, weighted with these, and a constant.
+            Weight of each channel, (B, C). The weighted sum of a pixel's features, plus a constant, is the
+            evidence at this pixel.
         """
         received = [pooled]
         for layer in self.layers[:-1]:
@@ -102,22 +103,22 @@ class PooledClassifier(nn.Module):
         return weights
 
     def is_plain(self) -> bool:
-        """Whether :meth:`weights` can read the layers' weights, see :func:`abn.modules.linear.is_plain`."""
+        """Tells whether :meth:`weights` can read the layers, see :func:`abn.modules.linear.is_plain`."""
         kinds = zip(self.layers, self._linear, self._eps, strict=True)
         return all(is_plain(layer) for layer, linear, eps in kinds if linear or eps is not None)
 
     def evidence(self, pooled: Tensor, features: Tensor) -> Tensor:
-        """The evidence for each class at each pixel, less a constant, by calls of the layers alone.
+        """Computes the evidence for each class at each pixel, less a constant, by calling the layers alone.
 
         It takes as much work for each pixel as :meth:`weights` takes for an image.
 
         Args:
-            pooled: (B, C).
+            pooled: Pooled features, (B, C).
             features: (B, C, h, w).
 
         Returns:
-            (B, K, h, w). With each class's share as its weight, the sum is that of the features with
-            :meth:`weights`.
+            (B, K, h, w). The sum over the classes, weighted with any ``shares``, equals the sum of the
+            features over the channels, weighted with ``weights(pooled, shares)``.
         """
         pixels = features.flatten(2).transpose(1, 2)  # (B, h·w, C)
         for layer, linear, eps in zip(self.layers, self._linear, self._eps, strict=True):
@@ -132,9 +133,10 @@ class PooledClassifier(nn.Module):
 
 
 def _normalised(norm: nn.Module, eps: float, received: Tensor, pixels: Tensor) -> Tensor:
-    """What a layer norm makes of pixels (B, N, C), with the scale that it has for the pooled (B, C)."""
+    """Applies a layer norm, without its bias, to pixels (B, N, C), scaled as for pooled features (B, C)."""
     scale = torch.rsqrt(received.var(dim=1, correction=0) + eps)[:, None, None]
-    # Its weight shows in what it makes of a vector and of the vector's negative.
+    # The weight may be out of reach, but calls show it: the outputs for a vector and for its negative differ
+    # by twice the weight times the normalised vector.
     probe = torch.ones_like(received[0])
     probe[::2] = -1
     weight = (norm(probe) - norm(-probe)) / (2 * F.layer_norm(probe, probe.shape, eps=eps))
@@ -143,7 +145,7 @@ def _normalised(norm: nn.Module, eps: float, received: Tensor, pixels: Tensor) -
 
 
 def _backwards(layer: nn.Module, received: Tensor, weights: Tensor) -> Tensor:
-    """Weights of a layer's outputs to those of its inputs."""
+    """Computes the weights of a layer's inputs from the weights of its outputs."""
     if isinstance(layer, nn.Linear):
         return torch.mm(weights, layer.weight)
     if isinstance(layer, nn.LayerNorm):
@@ -154,7 +156,7 @@ def _backwards(layer: nn.Module, received: Tensor, weights: Tensor) -> Tensor:
 
 
 def _factor(activation: nn.Module, received: Tensor) -> Tensor:
-    """What an activation multiplies its input by; at 0 that of a number close by."""
+    """Returns the factor by which an activation multiplies its input; near 0, the factor at 0.0001."""
     received = torch.where(received.abs() < 1e-4, 1e-4, received)
     activated: Tensor = activation(received)
     return activated / received

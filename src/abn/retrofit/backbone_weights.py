@@ -1,4 +1,4 @@
-"""Weights of a backbone: from a local file, and what is known of the data that they were trained on."""
+"""Loads a backbone's weights from a local file, and looks up its preprocessing and class names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ from abn.retrofit.last_layer import replace_classifier
 
 
 def check_backbone_weights(file: object, arguments: Mapping[str, object]) -> None:
-    """Raises an error if this is no path, no file is there, or other weights are asked for too.
+    """Checks the argument ``backbone_weights`` of :func:`abn.wrap_backbone`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        TypeError: If it is no path.
-        ValueError: If the backbone's library is to load weights as well.
+        FileNotFoundError: If there is no file at this path.
+        TypeError: If ``file`` is not a path.
+        ValueError: If ``arguments`` make the backbone's library load weights as well.
     """
     if not isinstance(file, (str, Path)) or not str(file):
         raise TypeError(f"backbone_weights is {file!r}, expected the path of a file")
@@ -36,29 +36,30 @@ def check_backbone_weights(file: object, arguments: Mapping[str, object]) -> Non
 
 
 def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> int | None:
-    """Loads a state dict into a backbone, in place.
+    """Loads a state dict from a file into a backbone, in place.
 
-    A trainer's checkpoint is unwrapped, and the prefixes ``module.``, ``_orig_mod.`` and ``model.`` are
-    taken off the names. If the file is for another number of classes, the backbone gets a classifier for as
-    many.
+    If the file is a trainer's checkpoint, its state dict is used. The prefixes ``module.``, ``_orig_mod.``
+    and ``model.`` are taken off the names. If the file is for another number of classes than the backbone,
+    the backbone's classifier is replaced by one for the number of classes in the file.
 
     Args:
-        backbone: Of the architecture that the weights are of.
-        path: What ``torch.save`` or safetensors wrote. It is not unpickled.
-        shape: (C, H, W) of its images.
+        backbone: A network of the architecture that the weights are for.
+        path: A file written by ``torch.save`` or safetensors. It is not unpickled.
+        shape: (C, H, W) of the backbone's images.
 
     Returns:
-        The number of classes that the file is for, if it is another than the backbone had.
+        The number of classes that the file is for, if the backbone had another number; otherwise None.
 
     Raises:
-        CheckpointError: If the file holds no weights, or weights that do not fit. All misfits are named.
+        CheckpointError: If the file holds no weights, or weights that do not fit the backbone. The message
+            says which weights do not fit.
     """
     weights, _ = read_weights(path.expanduser())
     expected = backbone.state_dict()
     while not expected.keys() & weights.keys() and (prefix := _common_prefix(weights)):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     for key, value in expected.items():
-        if key.endswith("num_batches_tracked"):  # which PyTorch 0.4 did not write
+        if key.endswith("num_batches_tracked"):  # files of PyTorch 0.4 lack this counter
             weights.setdefault(key, torch.zeros_like(value))
     if (count := _other_number_of_classes(weights, expected)) is not None:
         replace_classifier(backbone, count, shape)
@@ -73,13 +74,16 @@ def load_backbone_weights(backbone: nn.Module, path: Path, shape: Shape) -> int 
 
 
 def _common_prefix(weights: Mapping[str, Tensor]) -> str | None:
-    """The prefix of a wrapper that all names begin with."""
+    """Returns the prefix of a wrapper that all names begin with, or None."""
     wrappers = ("module.", "model.", "_orig_mod.")
     return next((prefix for prefix in wrappers if all(key.startswith(prefix) for key in weights)), None)
 
 
 def _other_number_of_classes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
-    """The number of classes that the weights are for, if nothing else keeps them from fitting."""
+    """Returns the number of classes that the weights are for, if nothing else keeps them from fitting.
+
+    Returns None if all weights fit, or if anything but the number of classes differs.
+    """
     shapes = [
         (tuple(weights[key].shape), tuple(value.shape))
         for key, value in expected.items()
@@ -97,14 +101,18 @@ def known_data(
     weights_file: str | Path | None,
     shape: Shape,
 ) -> tuple[Preprocessing | None, Sequence[str] | None]:
-    """How images are prepared for the backbone, and the names of its classes, as far as its library tells.
+    """Looks up how images are prepared for the backbone, and the names of its classes.
 
     Args:
         backbone: The backbone, with its weights.
-        name: Its name, if it was built by name.
-        arguments: With which it was built.
-        weights_file: The file that its weights were read from, if they were.
-        shape: (C, H, W) of its images.
+        name: Name that the backbone was built by, or None.
+        arguments: Arguments that the backbone was built with.
+        weights_file: File that its weights were read from, or None.
+        shape: (C, H, W) of the backbone's images.
+
+    Returns:
+        The preprocessing, for images of this height and width, and the names. Each is None if the backbone's
+        library does not tell it. There is no preprocessing for images without three channels.
     """
     library, _, model = (name or "").partition("/")
     preprocessing, classes = preprocessing_of(backbone), None
@@ -124,7 +132,10 @@ def known_data(
 
 
 def _torchvision_weights(model: str, asked: object, file: str | Path | None) -> WeightsEnum | None:
-    """The entry of torchvision's table: the one asked for, or the one whose file has this name."""
+    """Returns the entry of torchvision's table of weights that has this file name, or that ``asked`` names.
+
+    Returns None if torchvision lists no file of this name, or if no weights were asked for.
+    """
     known = torchvision.models.get_model_weights(model)
     if file is not None:
         return next((entry for entry in known if Path(entry.url).name == Path(file).name), None)

@@ -1,4 +1,4 @@
-"""Builds backbones by name, and infers their input shape."""
+"""Builds or copies backbones, and infers the shape of their images."""
 
 import copy
 import difflib
@@ -20,21 +20,21 @@ WEIGHT_SOURCE_ARGUMENTS = frozenset(
         "backbone_weights",
     }
 )
-"""Arguments that tell where weights come from, and change nothing else."""
+"""Arguments that say where weights come from, and change nothing else in the backbone."""
 
 
 def create_backbone(name: str, **arguments: object) -> nn.Module:
     """Builds ``"timm/<model>"`` or ``"torchvision/<model>"`` with the library's own arguments.
 
     Raises:
-        ValueError: If there is no such library or model.
+        ValueError: If the library or the model does not exist.
     """
     library, _, model = name.partition("/")
     if library == "torchvision":
         known = torchvision.models.list_models(module=torchvision.models)
         create, exists = torchvision.models.get_model, model in known
     elif library == "timm":
-        import timm  # takes longer to import than everything else here together
+        import timm  # only when needed: it takes longer to import than the rest of this module
 
         known = timm.list_models()
         create, exists = timm.create_model, timm.is_model(model)
@@ -48,16 +48,17 @@ def create_backbone(name: str, **arguments: object) -> nn.Module:
 
 
 def asks_for_weights(arguments: Mapping[str, object]) -> bool:
-    """Whether these arguments of a library's builder make it load weights."""
+    """Whether these arguments make the library that builds a backbone load weights."""
     return any(arguments.get(name) for name in ("pretrained", "checkpoint_path", "weights"))
 
 
 def build_or_copy(backbone: nn.Module | str, arguments: dict[str, object]) -> nn.Module:
-    """The backbone to work on: built by name, or a copy of the caller's.
+    """Builds a backbone by name, or copies the caller's module.
 
     Raises:
-        TypeError: If the backbone is neither a module nor a name, is compiled or distributed, cannot be
-            copied, or if a module came with arguments.
+        TypeError: If the backbone is neither a module nor a name, is compiled, scripted or distributed, has
+            lazy layers that have not run yet, has hooks of a tool, cannot be copied, or is a module that
+            came with arguments.
         ValueError: If there is no backbone of this name.
     """
     if isinstance(backbone, str):
@@ -91,7 +92,7 @@ def build_or_copy(backbone: nn.Module | str, arguments: dict[str, object]) -> nn
         )
     try:
         return copy.deepcopy(backbone)
-    except Exception as error:  # the backbone is the user's own, and may fail in any way
+    except Exception as error:  # the backbone is the user's own code, and may fail in any way
         computed = [
             f"{name}.{key}".lstrip(".")
             for name, module in backbone.named_modules()
@@ -110,7 +111,7 @@ def build_or_copy(backbone: nn.Module | str, arguments: dict[str, object]) -> nn
 
 
 def _tools_at_work(backbone: nn.Module) -> list[str]:
-    """Hooks that belong to an object, such as an extractor of class activation maps, and of which modules."""
+    """Describes the hooks that are methods of a tool, such as an extractor of class activation maps."""
     tools: dict[str, None] = {}
     for name, module in backbone.named_modules():
         for hook in [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]:
@@ -121,7 +122,7 @@ def _tools_at_work(backbone: nn.Module) -> list[str]:
 
 
 def building_arguments(backbone: nn.Module, arguments: dict[str, object]) -> dict[str, object]:
-    """The arguments that build the backbone without its weights."""
+    """Returns the arguments that build the backbone without loading its weights."""
     building = {key: value for key, value in arguments.items() if key not in WEIGHT_SOURCE_ARGUMENTS}
     if isinstance(getattr(backbone, "transform_input", None), bool):
         building["transform_input"] = backbone.transform_input  # torchvision sets it for some weights
@@ -129,21 +130,22 @@ def building_arguments(backbone: nn.Module, arguments: dict[str, object]) -> dic
 
 
 def check_input_size(input_size: int | Shape | None) -> None:
-    """Raises a ValueError if this is not a size of images."""
+    """Raises a ValueError if ``input_size`` is not None, a number of pixels or (C, H, W)."""
     numbers = (
         input_size if isinstance(input_size, tuple) else (1, 1, 224 if input_size is None else input_size)
     )
-    if len(numbers) != 3 or not all(isinstance(number, int) and 0 < number <= LONGEST for number in numbers):
+    whole = [isinstance(number, int) and not isinstance(number, bool) for number in numbers]
+    if whole != [True] * 3 or not all(0 < number <= LONGEST for number in numbers):
         raise ValueError(
             f"input_size is {input_size!r}, expected one number of pixels or (C, H, W), from 1 to {LONGEST}"
         )
 
 
 def input_shape(backbone: nn.Module, input_size: int | Shape | None) -> Shape:
-    """(C, H, W) of the images that the backbone takes.
+    """Returns (C, H, W) of the images that the backbone takes.
 
-    What is not given is read off the backbone: the channels from its first convolution, the resolution
-    from timm's configuration (224 × 224 if there is none).
+    What ``input_size`` does not give is read off the backbone: the channels from its first convolution, the
+    resolution from timm's configuration (224 × 224 if there is none).
     """
     if isinstance(input_size, tuple):
         return input_size
@@ -154,7 +156,7 @@ def input_shape(backbone: nn.Module, input_size: int | Shape | None) -> Shape:
     convolution = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
     channels = 3 if convolution is None else convolution.in_channels
     if channels != 3 and not _runs(backbone, (channels, height, width)):
-        channels = 3  # something comes before that convolution, such as pixels folded into channels
+        channels = 3  # something comes before the convolution, such as folding pixels into channels
     return channels, height, width
 
 

@@ -1,4 +1,4 @@
-"""The attention branch of a backbone's parts: its classifier where it can be taken over, or new heads."""
+"""Builds the attention branch: with the backbone's classifier where possible, otherwise with new heads."""
 
 from torch import nn
 
@@ -15,10 +15,13 @@ from abn.retrofit.stages import KEEPING_WHAT_IT_LEARNED
 def classifier_for(
     parts: Parts, stage: str | nn.Module, map: str, tasks: int | None, response_channels: int | None
 ) -> tuple[PooledClassifier | None, str | None]:
-    """The backbone's classifier for the attention branch; or none, and what stands in the way."""
+    """Returns the backbone's classifier for the attention branch, and None.
+
+    If the attention branch cannot use this classifier, returns None and the reason.
+    """
     if tasks is not None:
         return None, "with tasks= the heads are new"
-    # Where nothing lies between the split and the last feature map, there is no stage to copy.
+    # If the split is the last feature map, there is no stage to copy: the classifier reads the features.
     reads_last_map = parts.stage is None and stage in ("copy", "none")
     if stage not in KEEPING_WHAT_IT_LEARNED and not reads_last_map:
         return None, "the backbone's classifier reads the output of stage='dense', and of no other"
@@ -41,7 +44,7 @@ def new_branch(
     response_channels: int | None,
     light: bool,
 ) -> nn.Module:
-    """An attention branch with new heads, in the dtype of what its stage returns; without the stage."""
+    """Builds an attention branch without its stage, with new heads in the dtype of the stage's output."""
     channels, dtype = parts.features[0], parts.dtype
     if stage is not None:
         output = dry_run(stage, parts.features)

@@ -17,33 +17,33 @@ from abn.retrofit.verify import checked_chain
 
 @dataclass(frozen=True)
 class Parts:
-    """A backbone in parts, which run its own submodules and not copies of them."""
+    """The parts of a backbone. They run the backbone's own submodules, not copies."""
 
     feature_extractor: fx.GraphModule
-    """From the images to the split."""
+    """Takes the images to the features: the feature map at the split."""
     stage: fx.GraphModule | None
-    """From the split to the last feature map, if anything is left between them."""
+    """Takes the features to the last feature map. None if the features are the last feature map."""
     tail: fx.GraphModule
-    """From the split to the logits."""
+    """Takes the features to the logits."""
     head: fx.GraphModule
-    """From the last feature map to the logits."""
+    """Takes the last feature map to the logits."""
     end: Shape
     """(C, H, W) of the last feature map."""
     split: str
     """Name of the split."""
     features: Shape
-    """(C, H, W) at the split."""
+    """(C, H, W) of the features."""
     dtype: torch.dtype
-    """Of the features."""
+    """Dtype of the features."""
     num_classes: int
 
 
 def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
-    """Lists where the backbone can be cut, for images of this shape.
+    """Lists where the backbone can be cut, for images of this shape (C, H, W).
 
     Raises:
-        CutError: If it cannot be traced, its trace has lost something, it has no feature map to cut at, or
-            it ends in something else than logits (B, K).
+        CutError: If the backbone cannot be traced, does something that its trace has lost, has no feature
+            map to cut at, or returns anything but logits (B, K).
     """
     chain = checked_chain(backbone, shape)
     default = None if tokens_of(chain) else chain.split
@@ -59,11 +59,11 @@ def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
 
 
 def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
-    """Cuts the backbone at the split of this name, or else where its last stage begins.
+    """Cuts the backbone at the split of this name, or, if there is no name, where its last stage begins.
 
     Raises:
-        CutError: If it cannot be traced, its trace has lost something, it has no feature map to cut at or
-            no split of that name, or it ends in something else than logits (B, K).
+        CutError: If the backbone cannot be traced, does something that its trace has lost, has no feature
+            map to cut at, has no split of this name, or returns anything but logits (B, K).
     """
     chain = checked_chain(backbone, shape, split)
     at = _position(chain, backbone, split)
@@ -83,7 +83,7 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
 
 
 def _head(backbone: nn.Module, chain: Chain) -> fx.GraphModule:
-    """From the last feature map to the logits."""
+    """Builds the part from the last feature map to the logits."""
     (logits,) = chain.graph.output_node().all_input_nodes
     return _between(backbone, chain, chain.maps[chain.end], logits, "Head")
 
@@ -91,14 +91,17 @@ def _head(backbone: nn.Module, chain: Chain) -> fx.GraphModule:
 def _between(
     backbone: nn.Module, chain: Chain, start: FeatureMap, end: FeatureMap | fx.Node, name: str
 ) -> fx.GraphModule:
-    """From one feature map to another, or to the logits; feature maps come and go as (B, C, H, W)."""
+    """Builds the part from one feature map to another, or to the logits.
+
+    The part takes and returns feature maps as (B, C, H, W), also where the backbone has (B, H, W, C).
+    """
     node = end.node if isinstance(end, FeatureMap) else end
     graph = subgraph(chain.graph, start.node, node)
     if start.channels_last:
-        (given,) = graph.find_nodes(op="placeholder")
-        with graph.inserting_after(given):
-            permuted = graph.call_method("permute", (given, 0, 2, 3, 1))
-        given.replace_all_uses_with(permuted, delete_user_cb=lambda user: user is not permuted)
+        (received,) = graph.find_nodes(op="placeholder")
+        with graph.inserting_after(received):
+            permuted = graph.call_method("permute", (received, 0, 2, 3, 1))
+        received.replace_all_uses_with(permuted, delete_user_cb=lambda user: user is not permuted)
     if isinstance(end, FeatureMap) and end.channels_last:
         output = graph.output_node()
         (returned,) = output.all_input_nodes
@@ -108,7 +111,7 @@ def _between(
 
 
 def _module_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
-    """A module that runs the graph on the backbone's submodules, under their own names."""
+    """Builds a module that runs the graph with the backbone's submodules, under their own names."""
     try:
         part = fx.GraphModule(backbone, graph, class_name=name)
     except SyntaxError as error:
@@ -116,16 +119,16 @@ def _module_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModul
             f"{type(backbone).__name__} has a submodule whose name cannot stand in Python, such as a "
             f"keyword: {error}"
         ) from error
-    if hasattr(part, TRAINING_FLAG):  # one per part, or freezing one part would switch the dropout of another
+    if hasattr(part, TRAINING_FLAG):  # if parts shared it, freezing one would switch dropout in another
         setattr(part, TRAINING_FLAG, TrainingFlag().train(backbone.training))
     for module in part.modules():
-        if type(module) is nn.Module:  # stands in for a container whose forward is now in the graph
+        if type(module) is nn.Module:  # in the place of a container whose forward is now in the graph
             module.training = backbone.training
     return part
 
 
 def _position(chain: Chain, backbone: nn.Module, split: str | None) -> int:
-    """Index of the map to cut at."""
+    """Returns the index of the feature map to cut at. Raises a CutError if there is none."""
     names = [feature_map.name for feature_map in chain.maps]
     valid = "Valid splits:" + "".join(f"\n    {name}" for name in names[1:])
     if split is None and (tokens := tokens_of(chain)) is not None:
@@ -138,22 +141,22 @@ def _position(chain: Chain, backbone: nn.Module, split: str | None) -> int:
 
 
 def keep_input(part: fx.GraphModule, features: Shape) -> None:
-    """Gives a part that begins in place, with an activation above all, something of its own to overwrite.
+    """Makes a part copy its input first, if the part would overwrite it, as an activation in place does.
 
     Raises:
         CutError: If the part does not run on its own.
     """
     try:
         overwrites = overwrites_input(part, features)
-    except Exception as error:  # its submodules are the user's own code, and may fail in any way
+    except Exception as error:  # the part runs the user's own code, and may fail in any way
         raise CutError(
             f"what follows the split does not run on its own, so it cannot serve as a stage: {error}\n"
             "Does it read what the part before it has stored? Give stage='none', a stage of your own, or "
             "another split="
         ) from error
     if overwrites:
-        (given,) = part.graph.find_nodes(op="placeholder")
-        with part.graph.inserting_after(given):
-            clone = part.graph.call_method("clone", (given,))
-        given.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)
+        (received,) = part.graph.find_nodes(op="placeholder")
+        with part.graph.inserting_after(received):
+            clone = part.graph.call_method("clone", (received,))
+        received.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)
         part.recompile()

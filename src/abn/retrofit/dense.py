@@ -1,4 +1,4 @@
-"""The backbone's last stage, run at every pixel of the features."""
+"""Copies a backbone's last stage so that it runs at every pixel of the features."""
 
 import copy
 import math
@@ -19,14 +19,15 @@ _STITCH = "abn_stitch"  # a name that no backbone has
 
 
 class ShiftedCopies(nn.Module):
-    """Makes of each image as many as the stride of a layer has pixels, and runs the layer on all of them.
+    """Runs a layer of stride (rows, columns) on rows · columns shifted copies of each image.
 
     See :func:`dense_copy`.
 
     Args:
-        layer: With a stride.
-        stride: Rows and columns.
-        centre: Which copy, by rows and columns, is the image as it is. The others are shifted to either side.
+        layer: A layer with a stride, or a block that contains a layer with a stride.
+        stride: Stride of the layer, as (rows, columns).
+        centre: Index (row, column) of the copy that is not shifted. The other copies are shifted to either
+            side.
     """
 
     def __init__(self, layer: nn.Module, stride: Pair, centre: Pair) -> None:
@@ -40,11 +41,11 @@ class ShiftedCopies(nn.Module):
 
     @property
     def kernel_size(self) -> Any:
-        """Of the layer, for blocks that pad by themselves."""
+        """Kernel size of the layer, for blocks that pad by themselves."""
         return self.layer.kernel_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to what the layer returns of (B · rows · columns, C, H, W)."""
+        """Takes images (B, C, H, W). Returns the layer's output for copies (B · rows · columns, C, H, W)."""
         (rows, columns), (top, left) = self.stride, self.centre
         height, width = images.shape[-2:]
         padded = F.pad(images, (left, columns - 1 - left, top, rows - 1 - top))
@@ -54,10 +55,10 @@ class ShiftedCopies(nn.Module):
 
 
 class Stitch(nn.Module):
-    """Puts what a stage made of shifted copies together, pixel by pixel.
+    """Puts a stage's outputs for shifted copies together, pixel by pixel.
 
     Args:
-        strides: Of the layers behind :class:`ShiftedCopies`, from the first on, rows and columns.
+        strides: Strides (rows, columns) of the :class:`ShiftedCopies`, in the order in which they run.
     """
 
     def __init__(self, strides: Sequence[Pair]) -> None:
@@ -68,39 +69,40 @@ class Stitch(nn.Module):
         return f"strides={self.strides}"
 
     def forward(self, output: Tensor, features: Tensor) -> Tensor:
-        """(B · s², C', H / s, W / s) of features (B, C, H, W) to (B, C', H, W)."""
+        """Takes the output (B · s², C', H / s, W / s) for features (B, C, H, W). Returns (B, C', H, W)."""
         for rows, columns in reversed(self.strides):
             # (B · rows · columns, C', h, w) to (B, C', h, rows, w, columns)
             apart = output.reshape(-1, rows, columns, *output.shape[1:]).permute(0, 3, 4, 1, 5, 2)
             output = apart.flatten(4, 5).flatten(2, 3)
         height, width = features.shape[-2:]
         below, right = height - output.shape[-2], width - output.shape[-1]
-        if below > 0 or right > 0:  # a layer without padding has left out the last pixel of an odd number
+        if below > 0 or right > 0:  # a layer without padding leaves out the last pixel of an odd size
             output = F.pad(output, (0, max(right, 0), 0, max(below, 0)), mode="replicate")
         return output[..., :height, :width]
 
 
 def dense_copy(stage: fx.GraphModule, features: Shape) -> fx.GraphModule | None:
-    """A copy of the stage, weights included, that runs at every pixel of its input.
+    """Copies the stage, weights included, so that it runs at every pixel of its input.
 
-    The stage computes what it was trained to compute: each layer with a stride s sees s × s copies of its
-    input, each shifted by another number of pixels, as if they were so many images (:class:`ShiftedCopies`).
-    The layers behind it run on these as they are, and at the end their outputs are put together, pixel by
-    pixel (:class:`Stitch`). So the copy returns at every s-th pixel what the stage itself returns, and
-    between these what the stage returns of shifted inputs.
+    The copy computes what the stage was trained to compute. Each layer with a stride s gets s × s copies of
+    its input, each shifted by another number of pixels, as if they were separate images
+    (:class:`ShiftedCopies`). The layers behind it run on these images unchanged. At the end their outputs are
+    put together, pixel by pixel (:class:`Stitch`). So at every s-th pixel, the copy returns what the stage
+    itself returns. At the pixels in between, it returns what the stage returns for shifted inputs.
 
-    Known as shift-and-stitch (Sermanet et al., "OverFeat", ICLR 2014; Long et al., "Fully Convolutional
-    Networks", CVPR 2015, section 3.2). Away from the border it equals dilation, *à trous*, for convolutions.
-    Unlike dilation it changes no layer, be it a pool, a window of attention or a squeeze-and-excitation. Only
-    the inputs of the strided layers are shifted, so that nothing is computed twice.
+    The method is known as shift-and-stitch (Sermanet et al., "OverFeat", ICLR 2014; Long et al., "Fully
+    Convolutional Networks", CVPR 2015, section 3.2). For convolutions, away from the border, it equals
+    dilation, *à trous*. Unlike dilation, it changes no layer: pools, windows of attention and
+    squeeze-and-excitation stay as they are. Only the inputs of the strided layers are shifted, so that
+    nothing is computed twice.
 
     Args:
-        stage: Takes features (B, C, H, W).
-        features: (C, H, W).
+        stage: A module that takes features (B, C, H, W).
+        features: (C, H, W) of the features.
 
     Returns:
-        The copy, features (B, C, H, W) to (B, C', H, W); or none where something else than a layer with a
-        stride lowers the resolution.
+        The copy, which takes features (B, C, H, W) to (B, C', H, W). None if anything but a layer with a
+        stride lowers the resolution, or if the stage cannot run on shifted copies.
     """
     stage = copy.deepcopy(stage)
     try:
@@ -111,7 +113,7 @@ def dense_copy(stage: fx.GraphModule, features: Shape) -> fx.GraphModule | None:
     for i in (0, 1):
         total = math.prod(stride[i] for stride in strides)
         lacking = features[i + 1] - total * output.shape[i + 2]
-        if not -total < lacking <= margin:  # something else lowers the resolution too
+        if not -total < lacking <= margin:  # not only layers with a stride lower the resolution
             return None
     if len(output) != BATCH * math.prod(map(math.prod, strides)):
         return None
@@ -131,10 +133,11 @@ def _append_stitch(stage: fx.GraphModule, strides: Sequence[Pair]) -> None:
 
 
 def _shift_inputs(stage: fx.GraphModule, features: Shape) -> tuple[list[Pair], int]:
-    """Puts :class:`ShiftedCopies` before the layers that lower the resolution.
+    """Puts :class:`ShiftedCopies` around the layers that lower the resolution.
 
     Returns:
-        Their strides, and how many pixels of the features they leave out at the border, without padding.
+        The strides of these layers, and how many pixels of the features are left out at the border by layers
+        without padding.
     """
     layers = {name: layer for name, layer in stage.named_modules() if _has_stride(layer)}
     blocks = [name for name, block in stage.named_modules() if can_fuse(block)]
@@ -146,7 +149,10 @@ def _shift_inputs(stage: fx.GraphModule, features: Shape) -> tuple[list[Pair], i
     ]
 
     def outermost(name: str) -> str:
-        """The layer, or the block around it that lowers the resolution as much and may become one layer."""
+        """Returns the name of the outermost block that can be fused, and shrinks its input as the layer does.
+
+        Returns the layer's own name if no block around it meets these conditions.
+        """
         parents = [parent for parent in blocks if name.startswith(f"{parent}.") and parent in shapes]
         same = [parent for parent in parents if _resolutions(shapes[parent]) == _resolutions(shapes[name])]
         return next(iter(same), name)
@@ -157,7 +163,7 @@ def _shift_inputs(stage: fx.GraphModule, features: Shape) -> tuple[list[Pair], i
     strides: list[Pair] = []
     margin = 0
     for _, calls in groupby(sorted(strided, key=resolution, reverse=True), key=resolution):
-        group = list(calls)  # layers of parallel paths, which must stay aligned
+        group = list(calls)  # on parallel paths, whose outputs must stay aligned: they share one centre
         (stride,) = {_pair(layers[name].stride) for name, *_ in group}
         offsets = [_offset(layers[name], received, returned) for name, received, returned in group]
         rows, columns = (max(offset[i] for offset in offsets) for i in (0, 1))
@@ -178,16 +184,17 @@ def _resolutions(call: tuple[Any, Any]) -> list[Any]:
 
 
 def _has_stride(layer: nn.Module) -> bool:
-    # Layers alone, not the blocks that remember a stride; a parametrized convolution has a child.
+    # A block may store a stride too, but has children. A convolution with children is a parametrized one.
     is_layer = isinstance(layer, nn.Conv2d) or not list(layer.children())
     return is_layer and max(_pair(getattr(layer, "stride", 1))) > 1
 
 
 def _offset(layer: Any, received: Shape, returned: Shape) -> Pair:
-    """How far the middle of what the layer sees lies from the pixel at which its stride begins.
+    """Returns how far below and to the right of the first pixel the layer's first window has its middle.
 
-    Without an offset, copy (0, 0) is the image as it is. A layer that pads nothing before the first pixel, as
-    TensorFlow's do, sees that pixel at its edge: its output belongs further to the right and down.
+    If the offset is 0, copy (0, 0) is the image without a shift. If a layer does not pad before the first
+    pixel, as in TensorFlow, its first window begins at that pixel: its output belongs further down and to
+    the right.
     """
     offsets = []
     for i in (0, 1):
@@ -196,7 +203,7 @@ def _offset(layer: Any, received: Shape, returned: Shape) -> Pair:
             for name, default in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1))
         )
         extent = dilation * (kernel - 1)
-        if padding == 0:  # or it pads by itself, as much as its output's size needs, rather at the end
+        if padding == 0:  # or it pads by itself: as its output's size needs, an odd pixel at the end
             lacking = (returned[i + 1] - 1) * stride + extent + 1 - received[i + 1]
             padding = max(lacking, 0) // 2
         offsets.append(max(extent // 2 - padding, 0))
@@ -204,9 +211,9 @@ def _offset(layer: Any, received: Shape, returned: Shape) -> Pair:
 
 
 def _pair(value: Any) -> Pair:
-    """Rows and columns of a layer's setting.
+    """Returns a layer's setting as (rows, columns).
 
-    0 for one that is said in words: how much is padded, ``"same"`` or ``"valid"``, is then seen by the sizes.
+    Returns (0, 0) for padding by a word, ``"same"`` or ``"valid"``: the sizes tell how much is padded.
     """
     if isinstance(value, (tuple, list)):
         return int(value[0]), int(value[-1])

@@ -1,4 +1,4 @@
-"""Rehearses a network: runs a copy of it without weights, which tells shapes at almost no cost."""
+"""Rehearses a network: runs a copy without weights, which tells the shapes at almost no cost."""
 
 import copy
 import gc
@@ -21,7 +21,7 @@ Shape = tuple[int, int, int]
 """(C, H, W) of images or features."""
 
 BATCH, OTHER_BATCH = 5, 7
-"""Numbers of images in a rehearsal. They are hardly ever the size of another dimension."""
+"""Two numbers of images for rehearsals. Hardly any other dimension of a tensor has one of these sizes."""
 
 T = TypeVar("T")
 
@@ -29,32 +29,33 @@ T = TypeVar("T")
 def rehearse(
     module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
 ) -> T:
-    """Calls ``run`` with a copy of the module, in evaluation mode, and a batch of zeros.
+    """Calls ``run`` with a copy of the module, in evaluation mode, and a batch of zeros. Returns its result.
 
-    First on the meta device, where tensors have shapes but no values and nothing is computed. If that fails,
-    because a forward looks at values or makes tensors on another device, then for real.
+    The first call is on the meta device, where tensors have shapes but no values, and nothing is computed. If
+    it fails, because a forward looks at values or makes tensors on another device, ``run`` is called again,
+    for real.
 
     Args:
         module: Any network. It is not changed.
         shape: (C, H, W) of the batch.
-        run: ``(copy of the module, batch)`` to whatever is asked for.
+        run: A function of the copy and the batch. It may be called twice.
         batch_size: Number B of images in the batch.
 
     Raises:
-        Exception: Whatever ``run`` raises when it runs for real.
+        Exception: Any error that ``run`` raises when it is called for real.
     """
     try:
         return rehearse_on_meta(module, shape, run, batch_size)
     except Exception:  # the module may be the user's own code, and fail in any way
         batch = torch.zeros((batch_size, *shape), dtype=_first_tensor(module).dtype, device=device_of(module))
-        with PROCESS_LOCK, torch.no_grad():  # `run` may use dispatch modes
+        with PROCESS_LOCK, torch.no_grad():  # dispatch modes, which `run` may use, need the lock
             return run(_evaluating(copy.deepcopy(module)), batch)
 
 
 def rehearse_on_meta(
     module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
 ) -> T:
-    """Calls ``run`` as :func:`rehearse` does, but on the meta device alone. Raises what fails there."""
+    """Calls ``run`` as :func:`rehearse` does, but on the meta device alone. Raises its errors."""
     with _collector_paused():
         rehearsed = _evaluating(_without_weights(module))
         batch = torch.zeros((batch_size, *shape), dtype=_first_tensor(module).dtype, device="meta")
@@ -63,12 +64,12 @@ def rehearse_on_meta(
 
 
 def dry_run(module: nn.Module, shape: Shape) -> Any:
-    """Returns what the module returns for a batch of this shape: shapes and dtypes, without values."""
+    """Returns the module's output for images of this shape (C, H, W). Its values have no meaning."""
     return rehearse(module, shape, lambda rehearsed, batch: rehearsed(batch))
 
 
 def overwrites_input(module: nn.Module, shape: Shape) -> bool:
-    """Whether the module changes the batch that it is given in place, in either mode."""
+    """Whether the module changes its input in place, in evaluation or in training mode."""
 
     def run(rehearsed: nn.Module, batch: Tensor) -> bool:
         version = batch._version
@@ -81,12 +82,12 @@ def overwrites_input(module: nn.Module, shape: Shape) -> bool:
 
 
 def input_shapes(module: nn.Module, layers: Iterable[str], shape: Shape) -> dict[str, Any]:
-    """The shape that each of the layers receives, without B, in the order in which they are called."""
+    """Returns the shape that each layer receives, without B, in the order of the layers' first calls."""
     return {name: received for name, (received, _) in call_shapes(module, layers, shape).items()}
 
 
 def call_shapes(module: nn.Module, layers: Iterable[str], shape: Shape) -> dict[str, tuple[Any, Any]]:
-    """The shapes that each of the layers receives and returns, without B, in the order of the first calls."""
+    """Returns the shapes that each layer receives and returns, without B, in the order of the first calls."""
 
     def run(rehearsed: nn.Module, batch: Tensor) -> dict[str, tuple[Any, Any]]:
         shapes: dict[str, tuple[Any, Any]] = {}
@@ -111,7 +112,10 @@ def _sizes(value: Any) -> tuple[int, ...] | None:
 
 @contextmanager
 def training_mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Sets the mode of every submodule, and restores each one afterwards: a batch norm may be frozen."""
+    """Sets the mode of every submodule, and restores each submodule's own mode afterwards.
+
+    The modes may differ, because a batch norm may be frozen.
+    """
     modes = {submodule: submodule.training for submodule in module.modules()}
     try:
         for submodule in modes:
@@ -122,11 +126,11 @@ def training_mode(module: nn.Module, training: bool) -> Iterator[None]:
             submodule.training = mode
 
 
-# PyTorch leaves its base class untyped, hence the two ignores.
+# PyTorch leaves TorchDispatchMode untyped, hence the two ignores.
 class _QuickShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Remembers the shape that an operation returns for given arguments, and does not compute it twice.
 
-    PyTorch runs a dozen operations in Python to find one shape, and the blocks of a network repeat.
+    To find one shape, PyTorch runs a dozen operations in Python, and the blocks of a network are often alike.
     """
 
     def __init__(self) -> None:
@@ -135,25 +139,25 @@ class _QuickShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is aten.native_batch_norm.default:  # the slowest, and the most frequent
+        if func is aten.native_batch_norm.default:  # the slowest operation, and the most frequent
             images, _, _, running_mean, *_ = args
             if running_mean is None or running_mean.shape == images.shape[1:2]:
                 statistics = images.new_empty(images.shape[1])
                 return torch.empty_like(images), statistics, statistics
         aliases = [argument.alias_info for argument in (*func._schema.arguments, *func._schema.returns)]
         in_place = bool(aliases) and aliases[0] is not None and aliases[0].is_write
-        if any(aliases) and not (in_place and isinstance(args[0], Tensor)):  # a view shares its memory
+        if any(aliases) and not (in_place and isinstance(args[0], Tensor)):  # a view must share memory
             return func(*args, **kwargs)
-        asked = func, _described(args), _described(kwargs)
-        if asked in self._known:
-            known = self._known[asked]
+        call = func, _described(args), _described(kwargs)
+        if call in self._known:
+            known = self._known[call]
             return args[0] if in_place else tree_map(_empty, known, is_leaf=lambda x: isinstance(x, _Layout))
         before = _layout(args[0]) if in_place else None
         result = func(*args, **kwargs)
         if all(isinstance(value, Tensor) and value.is_meta for value in tree_leaves(result)):
             layouts = tree_map(_layout, result)
-            if before in (None, layouts):  # not one like unsqueeze_()
-                self._known[asked] = layouts
+            if before in (None, layouts):  # unsqueeze_() changes the layout in place: not remembered
+                self._known[call] = layouts
         return result
 
 
@@ -172,39 +176,40 @@ def _empty(layout: _Layout) -> Tensor:
 
 
 def _described(value: Any) -> Any:
-    """A key for an argument: two arguments with equal keys lead to results of equal shape."""
+    """Returns a key for an argument. Arguments with equal keys lead to results of equal shape and dtype."""
     if isinstance(value, Tensor):
         return _layout(value), value.device
     if isinstance(value, (tuple, list)):
         return tuple(map(_described, value))
     if isinstance(value, dict):
         return tuple((key, _described(item)) for key, item in value.items())
-    return type(value), value  # 1 and 1.0 are equal, but what they are added to may not be
+    return type(value), value  # 1 == 1.0, but a tensor plus 1 may have another dtype than plus 1.0
 
 
 def _without_values(tensor: Tensor) -> Tensor:
-    """A tensor on the meta device with the shape, dtype and layout of this one."""
+    """Returns a tensor on the meta device with the shape, dtype and layout of ``tensor``."""
     twin = torch.empty_like(tensor, device="meta", requires_grad=False)
     return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
 
 def _without_weights(module: nn.Module) -> nn.Module:
-    """A copy whose weights, and all other tensors, are on the meta device."""
+    """Copies a module, with its weights and all its other tensors on the meta device."""
     memo: dict[int, Any] = {}
     attributes = [value for submodule in module.modules() for value in vars(submodule).values()]
     for value in chain(attributes, module.buffers(), module.parameters()):
         if isinstance(value, Tensor):
             memo[id(value)] = _without_values(value)
         elif type(value) in (dict, OrderedDict, set) and not value:
-            memo[id(value)] = type(value)()  # a dozen in each module, which take deepcopy most of its time
+            memo[id(value)] = type(value)()  # each module has a dozen, which take most of deepcopy's time
     return copy.deepcopy(module, memo)
 
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pauses the garbage collector, which takes a third of the time of a wrap.
+    """Pauses the garbage collector, which otherwise takes a third of the time of wrapping a backbone.
 
-    A wrap makes very many small objects, and the collector goes through all objects of the process each time.
+    Wrapping makes very many small objects, and each run of the collector goes through all objects of the
+    process.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -222,11 +227,11 @@ def _evaluating(module: nn.Module) -> nn.Module:
 
 
 def _first_tensor(module: nn.Module) -> Tensor:
-    """The first floating-point weight or buffer: images get its device and dtype."""
+    """Returns the first floating-point weight or buffer. Images get its device and dtype."""
     tensors = chain(module.parameters(), module.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """The device of the module's weights."""
+    """Returns the device of the module's weights."""
     return _first_tensor(module).device

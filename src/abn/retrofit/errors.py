@@ -10,7 +10,7 @@ class CutError(ValueError):
 
 
 def cannot_run(backbone: nn.Module, shape: Shape, error: Exception) -> CutError:
-    """The error for a backbone that does not take images of this shape (C, H, W)."""
+    """Makes the error for a backbone that does not take images of this shape (C, H, W)."""
     reason, *_ = (str(error) or type(error).__name__).splitlines()
     return CutError(
         f"{type(backbone).__name__} does not run on images {('B', *shape)}: {reason}\n"
@@ -19,7 +19,7 @@ def cannot_run(backbone: nn.Module, shape: Shape, error: Exception) -> CutError:
 
 
 def not_logits(backbone: nn.Module, output: object) -> CutError:
-    """The error for a backbone that returns something else than one tensor."""
+    """Makes the error for a backbone that returns anything but one tensor."""
     return CutError(
         f"{type(backbone).__name__}.forward returns a {type(output).__name__}, expected one tensor of "
         "logits: hand over a module around it, whose forward picks them out, such as\n"

@@ -1,4 +1,4 @@
-"""The layer that makes the logits of a backbone, and another in its place."""
+"""Finds the layer that makes the logits of a backbone, and replaces it."""
 
 from itertools import chain
 from typing import Any, NamedTuple, cast
@@ -15,12 +15,12 @@ from abn.retrofit.operations import ACTIVATING, POOLING, RESHAPING, SCALING, nam
 def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> None:
     """Gives the backbone a new classifier in place, on the device and in the dtype of the old one.
 
-    By timm's ``reset_classifier`` where there is one; otherwise the linear layer or 1×1 convolution that
-    makes the logits is replaced, see :func:`ending_of`.
+    Calls timm's method ``reset_classifier`` if the backbone has it. Otherwise replaces the linear layer or
+    1×1 convolution that makes the logits, see :func:`ending_of`.
 
     Raises:
         CutError: If the backbone does not run on images of this shape, or does not return one tensor.
-        ValueError: If there is no such layer.
+        ValueError: If no linear layer or 1×1 convolution makes the logits.
     """
     known = {*backbone.modules(), *backbone.parameters()}
     old: Any
@@ -36,7 +36,7 @@ def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> N
             new = nn.Conv2d(old.in_channels, num_classes, 1, bias=bias)
         for name in names:
             backbone.set_submodule(name, new)
-    replaced = old if isinstance(old, nn.Module) else backbone  # timm's may be several, or none
+    replaced = old if isinstance(old, nn.Module) else backbone  # timm may return several layers, or none
     like = next(chain(replaced.parameters(), backbone.parameters()))
     for module in set(backbone.modules()) - known:
         module.training = backbone.training
@@ -46,7 +46,7 @@ def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> N
 
 
 def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear | nn.Conv2d]:
-    """The layer that makes the logits, and all names it has."""
+    """Returns all names of the layer that makes the logits, and the layer."""
     name = ending_of(backbone, shape).layer
     if not name:
         raise ValueError(
@@ -60,21 +60,23 @@ def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear
 
 
 class Ending(NamedTuple):
-    """What makes the outputs of a backbone."""
+    """Describes what makes the outputs of a backbone."""
 
     layer: str | None
-    """Name of the linear layer or 1×1 convolution; empty if something else that is linear makes them, such as
-    a 3×3 convolution, two layers, or a product with a weight of the backbone itself; none if nothing is.
+    """Name of the linear layer or 1×1 convolution that makes the outputs. Empty if another linear operation
+    makes them, such as a 3×3 convolution, two layers, or a product with a weight of the backbone itself. None
+    if no linear operation makes them.
     """
     probabilities: bool
-    """Whether they have gone through a softmax or a sigmoid."""
+    """Whether the outputs have gone through a softmax or a sigmoid."""
 
 
 def ending_of(backbone: nn.Module, shape: Shape) -> Ending:
     """Finds what makes the outputs of a backbone.
 
-    Those of a layer may be pooled or scaled, and those of a 1×1 convolution rectified before they are pooled.
-    With an activation behind it, another layer is a hidden one: the backbone's classifier was taken away.
+    A layer also makes the outputs if its result is pooled or scaled afterwards. The result of a 1×1
+    convolution may go through an activation before it is pooled. Any other layer with an activation behind it
+    is a hidden layer: the backbone's classifier was taken away.
 
     Raises:
         CutError: If the backbone does not run on images of this shape, or does not return one tensor.
@@ -99,13 +101,13 @@ def ending_of(backbone: nn.Module, shape: Shape) -> Ending:
     return ending
 
 
-# PyTorch leaves its base class untyped, hence the two ignores.
+# PyTorch leaves TorchDispatchMode untyped, hence the two ignores.
 class _OutputsOfLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, follows the outputs of layers through operations that leave them one for each class."""
+    """While active, follows the outputs of layers through operations that keep one value for each class."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        # Both keep the tensors, so that their ids stay theirs.
+        # Both keep the tensors alive, so that no other tensor gets one of their ids.
         self._layers: dict[int, tuple[Tensor, str]] = {}
         self._probabilities: dict[int, Tensor] = {}
 
@@ -117,9 +119,9 @@ class _OutputsOfLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return Ending(layer, id(output) in self._probabilities)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        layers = {self._layers[id(value)][1] for value in given if id(value) in self._layers}
-        others = any(id(value) not in self._layers and value.shape[:1] == (BATCH,) for value in given)
+        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        layers = {self._layers[id(value)][1] for value in inputs if id(value) in self._layers}
+        others = any(id(value) not in self._layers and value.shape[:1] == (BATCH,) for value in inputs)
         result = func(*args, **(kwargs or {}))
         name = name_of(func)
         for value in tree_leaves(result):
@@ -128,14 +130,14 @@ class _OutputsOfLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
             before_pooling = value.ndim == 4 and value.shape[2:].numel() > 1
             keeps = name in _KEEPING or (name in ACTIVATING and before_pooling and "" not in layers)
             if name in _LINEAR:
-                self.note(value, "")  # replaced by the name of the layer, if it is one
+                self.note(value, "")  # then a layer's hook replaces this by the layer's name
             elif keeps and not others and len(layers) == 1:
                 self.note(value, *layers)
-            elif keeps and not others and layers and not before_pooling:  # of two heads
+            elif keeps and not others and layers and not before_pooling:  # outputs of two heads
                 self.note(value, "")
-            else:  # in place, it may be a tensor that was followed so far
+            else:  # if it works in place, its result may be a tensor that was followed so far
                 self._layers.pop(id(value), None)
-            if name in _NORMALISING or (name in RESHAPING and id(given[0]) in self._probabilities):
+            if name in _NORMALISING or (name in RESHAPING and id(inputs[0]) in self._probabilities):
                 self._probabilities[id(value)] = value
         return result
 
@@ -149,6 +151,6 @@ _KEEPING = (
     | _NORMALISING
     | {"max_pool2d_with_indices", "adaptive_max_pool2d", "amax", "max", "sum", "logsumexp"}
     | {"_log_softmax", "neg", "rsub", "cat", "stack", "select", "slice"}
-    | {"clamp", "tanh"}  # which bound logits, and are no activations of a hidden layer
+    | {"clamp", "tanh"}  # networks use these to bound logits, not as activations of a hidden layer
 )
-"""Operations behind which the outputs of a layer are still one for each class."""
+"""Operations after which the outputs of a layer still have one value for each class."""

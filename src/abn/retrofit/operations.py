@@ -1,4 +1,4 @@
-"""The tensor operations of a forward, in order: what two ways of running it must agree on."""
+"""Logs the tensor operations of a forward in order, so that two ways of running it can be compared."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Names of operations of PyTorch, by what they do.
+# Names of PyTorch's operations, by what they do.
 RESHAPING = frozenset(
     {
         *("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "squeeze", "unsqueeze"),
@@ -27,36 +27,35 @@ ACTIVATING = frozenset(
 
 
 def name_of(operation: Any) -> str:
-    """Its name, whether or not it works in place."""
+    """Returns the name of an operation, without the underscore of operations in place."""
     return str(operation.overloadpacket.__name__).removesuffix("_")
 
 
 class _Operation(NamedTuple):
     name: str
     inputs: list[Any]
-    """Settings as they are, tensors as (shape, source): another operation's index, or a name."""
+    """Tensors as (shape, source), settings as they are. A source is an operation's index, or a name."""
     memory: set[int]
-    """What its inputs lie in."""
+    """Ids of the memory that its inputs lie in."""
     changed: set[int]
-    """What of that it changes."""
+    """Ids of the memory that it changes."""
 
 
-# PyTorch leaves its base class untyped, hence the two ignores.
+# PyTorch leaves TorchDispatchMode untyped, hence the two ignores.
 class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, notes each operation on the images, a weight or a buffer, or on what comes of them.
+    """While active, logs each operation on images, weights, buffers, and tensors computed from them.
 
-    Tensors made of constants alone are left out: a trace computes them once.
+    Operations on constants alone are left out: a trace runs them only once.
     """
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._operations: list[_Operation] = []
-        self._sources: dict[
-            int, tuple[Tensor, int | str]
-        ] = {}  # keeps the tensor, so that its id stays its own
-        given = {"images": images, **dict(module.named_parameters()), **dict(module.named_buffers())}
-        self._sources.update((id(tensor), (tensor, name)) for name, tensor in given.items())
-        self._given = _memory_of(given.values())
+        # Keeps the tensors alive, so that no other tensor gets one of their ids.
+        self._sources: dict[int, tuple[Tensor, int | str]] = {}
+        named = {"images": images, **dict(module.named_parameters()), **dict(module.named_buffers())}
+        self._sources.update((id(tensor), (tensor, name)) for name, tensor in named.items())
+        self._named_memory = _memory_of(named.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -76,12 +75,13 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tuple(tensor.shape), source
 
     def leading_to(self, result: Tensor) -> list[str]:
-        """The operations that lead to the result, or change the images, a weight or a buffer; numbered anew.
+        """Describes the operations that lead to the result, or change the images, a weight or a buffer.
 
-        One that works in place leads to it if something is read later from the memory that it changes.
+        An operation in place leads to the result if one of these operations reads the changed memory later.
+        The operations are numbered anew.
         """
         _, source = self._describe(result)
-        needed, read = {source}, self._given | _memory_of([result])
+        needed, read = {source}, self._named_memory | _memory_of([result])
         for index in reversed(range(len(self._operations))):
             _, inputs, memory, changed = self._operations[index]
             if index in needed or changed & read:
@@ -102,7 +102,10 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _memory_of(values: Iterable[Any]) -> set[int]:
-    """The memory that tensors lie in; those that share it overlap, or might. A sparse one is by itself."""
+    """Returns ids of the memory that tensors lie in. Tensors with the same id may overlap.
+
+    A sparse tensor counts as memory of its own.
+    """
     return {
         value.untyped_storage()._cdata if value.layout == torch.strided else id(value)
         for value in values
@@ -111,16 +114,16 @@ def _memory_of(values: Iterable[Any]) -> set[int]:
 
 
 def _changed(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """The arguments that an operation changes in place."""
+    """Returns the arguments that an operation changes in place."""
     arguments = operation._schema.arguments
-    given = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
+    values = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
     written = [arg.name for arg in arguments if arg.alias_info is not None and arg.alias_info.is_write]
-    return [given.get(name) for name in written]
+    return [values.get(name) for name in written]
 
 
 def first_difference(forward: list[str], trace: list[str]) -> str | None:
-    """The first operation in which a trace differs from the forward, if there is one."""
-    for one, other in zip([*forward, "the end"], [*trace, "the end"], strict=False):
-        if one != other:
-            return f"{one} in the forward, {other} in the trace"
+    """Returns the first operation in which a trace differs from the forward, or None."""
+    for expected, traced in zip([*forward, "the end"], [*trace, "the end"], strict=False):
+        if expected != traced:
+            return f"{expected} in the forward, {traced} in the trace"
     return None

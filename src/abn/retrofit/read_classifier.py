@@ -1,4 +1,4 @@
-"""Reading the classifier of a backbone off what follows its last feature map."""
+"""Reads the classifier of a backbone off its head, the part behind its last feature map."""
 
 import copy
 import math
@@ -18,18 +18,18 @@ Call = tuple[str, torch.Size]
 
 
 def read_classifier(head: nn.Module, features: Shape) -> PooledClassifier | None:
-    """Reads the classifier off what follows the last feature map, in evaluation.
+    """Reads the classifier off a backbone's head, in evaluation mode.
 
-    Affine maps are read off what they make of zeros and ones, so that it does not matter how they are
-    written: batch norms, 1×1 convolutions, the mean of two classifiers.
+    Affine maps are read off their outputs for zeros and ones. So it does not matter how they are written: as
+    batch norms, as 1×1 convolutions, or as the mean of two classifiers.
 
     Args:
-        head: Takes the last feature map (B, C, H, W) to logits (B, K).
-        features: (C, H, W).
+        head: A module that takes the last feature map (B, C, H, W) to logits (B, K).
+        features: (C, H, W) of the last feature map.
 
     Returns:
-        The classifier, with weights of its own; or none if something else than the mean over the pixels,
-        affine maps, layer norms and activations lies in the head.
+        The classifier, with weights of its own. None if the head does anything but average over the pixels
+        and apply affine maps, layer norms and activations.
     """
     try:
         steps = rehearse(head, features, _steps_of)
@@ -44,7 +44,10 @@ def read_classifier(head: nn.Module, features: Shape) -> PooledClassifier | None
 
 @torch.no_grad()
 def _agree(classifier: PooledClassifier, head: nn.Module, features: Shape) -> bool:
-    """Whether both give the same logits: a change in place, say, is not seen in the operations."""
+    """Whether the classifier gives the head's logits for random features.
+
+    The operations of the head do not show everything. For example, they do not show a change in place.
+    """
     if device_of(head).type == "meta":
         return True
     generator = torch.Generator("cpu").manual_seed(0)
@@ -55,39 +58,42 @@ def _agree(classifier: PooledClassifier, head: nn.Module, features: Shape) -> bo
 
 
 class _NotPooledError(Exception):
-    """The head is more than the mean over the pixels, affine maps, layer norms and activations."""
+    """The head does more than average over the pixels and apply affine maps, layer norms and activations."""
 
 
 _AFFINE_IN_ONE = frozenset(
     {"addmm", "mm", "linear", "convolution", "native_batch_norm", "mul", "div", "select", "slice"}
 )
-"""Affine if only one of what they combine depends on the image."""
+"""Operations that are affine if only one of their inputs depends on the image."""
 _AFFINE_IN_ALL = frozenset({"add", "sub", "cat", "stack"})
+"""Operations that are affine in all their inputs together."""
 
 
-# PyTorch leaves its base class untyped, hence the two ignores.
+# PyTorch leaves TorchDispatchMode untyped, hence the two ignores.
 class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, follows a head from the last feature map on, and refuses what is not as expected.
+    """While active, follows the operations of a head from the last feature map on.
 
-    What lies between two nonlinear submodules is one affine map, a segment.
+    Raises a _NotPooledError if the head does anything that a :class:`PooledClassifier` does not. The
+    operations between two nonlinear submodules are one affine map, called a segment.
     """
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.nonlinear: list[Call] = []
-        """Layer norms and activations in the order of their calls, and the shapes that they receive."""
+        """Layer norms and activations in the order of their calls, with the shapes that they receive."""
         self.computes = [False]
-        """Of each segment, whether it is more than another shape of the same numbers."""
+        """For each segment: whether it computes anything, or only reshapes."""
         self._pooled_numbers = images.shape[:2].numel()
-        self._operations: list[str] | None = None  # of a submodule that may be an activation
-        # Keeps the tensors, so that their ids stay theirs. A feature map comes before the first segment.
+        self._operations: list[str] | None = None  # of the running submodule, if it may be nonlinear
+        # Keeps the tensors alive, so that no other tensor gets one of their ids. Before the mean over the
+        # pixels, tensors belong to segment -1.
         self._segments: dict[int, tuple[Tensor, int]] = {id(images): (images, -1)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = [value for value in tree_leaves((args, kwargs)) if id(value) in self._segments]
-        if given:
-            self.note(result, self._segment(name_of(func), given, args, result))
+        inputs = [value for value in tree_leaves((args, kwargs)) if id(value) in self._segments]
+        if inputs:
+            self.note(result, self._segment(name_of(func), inputs, args, result))
         return result
 
     def note(self, values: Any, segment: int) -> None:
@@ -95,9 +101,9 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(value, Tensor):
                 self._segments[id(value)] = (value, segment)
 
-    def _segment(self, name: str, given: list[Tensor], args: Any, result: Any) -> int:
-        """The segment that the result of an operation belongs to."""
-        segments = {self._segments[id(value)][1] for value in given}
+    def _segment(self, name: str, inputs: list[Tensor], args: Any, result: Any) -> int:
+        """Returns the index of the segment that the result of an operation belongs to."""
+        segments = {self._segments[id(value)][1] for value in inputs}
         current = len(self.nonlinear)
         if segments == {-1} and name in RESHAPING:
             return -1
@@ -107,25 +113,25 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise _NotPooledError(f"{name} comes before the mean, or goes past a nonlinear layer")
         if self._operations is not None:
             self._operations.append(name)
-        elif name in _AFFINE_IN_ALL or (name in _AFFINE_IN_ONE and len(given) == 1):
+        elif name in _AFFINE_IN_ALL or (name in _AFFINE_IN_ONE and len(inputs) == 1):
             divides = name == "div" and id(args[0]) not in self._segments
-            if divides or (name == "native_batch_norm" and args[5]):  # by statistics of the batch
+            if divides or (name == "native_batch_norm" and args[5]):  # args[5]: uses statistics of the batch
                 raise _NotPooledError(f"{name} is not affine")
             self.computes[-1] = True
         elif name in POOLING:
-            self.computes[-1] |= result.numel() != given[0].numel()
+            self.computes[-1] |= result.numel() != inputs[0].numel()
         elif name not in RESHAPING:
             raise _NotPooledError(f"{name} is not affine")
         return current
 
     def enter(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        """A submodule without submodules is about to run."""
+        """Called before a submodule without children runs. Collects its operations if it may be nonlinear."""
         pooled = self._segments.get(id(arguments[0]) if arguments else 0, (None, -1))[1] >= 0
         if pooled and (isinstance(layer, nn.LayerNorm) or not layer.state_dict()):
             self._operations = []
 
     def leave(self, name: str, layer: nn.Module, arguments: tuple[Any, ...], returned: Tensor) -> None:
-        """It has run."""
+        """Called after the submodule has run. If it was nonlinear, a new segment begins."""
         operations, self._operations = self._operations, None
         if operations is None:
             return
@@ -145,7 +151,7 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _steps_of(head: nn.Module, images: Tensor) -> _Steps | None:
-    """What the head does; none if it is not as expected."""
+    """Runs the head and returns its steps, or None if it does more than a pooled classifier."""
     steps = _Steps(images)
     for name, layer in head.named_modules():
         if not list(layer.children()):
@@ -176,7 +182,10 @@ def _layers(head: nn.Module, steps: _Steps, channels: int) -> list[nn.Module]:
 
 
 def _affine_map(head: nn.Module, before: Call | None, after: Call | None, channels: int) -> nn.Linear:
-    """What the head computes between two nonlinear layers, or from its beginning, or to its end."""
+    """Reads the affine map that the head computes between two nonlinear layers.
+
+    If ``before`` is None, the map starts with the head. If ``after`` is None, it ends with the head.
+    """
     device = device_of(head)
     width = channels if before is None else before[1].numel()
     rows = torch.cat([torch.zeros(1, width, device=device), torch.eye(width, device=device)])
@@ -205,7 +214,7 @@ def _affine_map(head: nn.Module, before: Call | None, after: Call | None, channe
 
 
 def _norm_of_vectors(layer: nn.LayerNorm) -> nn.LayerNorm:
-    """The same layer norm for (B, C), whatever layout the head's own is for."""
+    """Builds a layer norm for (B, C) with the weights of ``layer``, which may be for another layout."""
     affine, bias = layer.weight is not None, layer.bias is not None
     norm = nn.LayerNorm(layer.normalized_shape, layer.eps, affine, bias, device=device_of(layer))
     norm.load_state_dict(layer.state_dict())
@@ -214,7 +223,7 @@ def _norm_of_vectors(layer: nn.LayerNorm) -> nn.LayerNorm:
 
 def _activation(layer: nn.Module) -> nn.Module:
     activation = copy.deepcopy(layer)
-    # Else it does not multiply its input by a factor.
+    # Only an activation that is 0 at 0 multiplies its input by a factor.
     if activation(torch.zeros(1, device="cpu")).item() != 0:
         raise _NotPooledError(f"{type(layer).__name__} is not 0 at 0")
     if getattr(activation, "inplace", False):

@@ -1,4 +1,4 @@
-"""A shallow tracer: each submodule is one node of the graph, and keeps running its own Python."""
+"""Traces a forward into a shallow graph: each submodule is one node, and keeps running its own Python."""
 
 import math
 import operator
@@ -20,21 +20,23 @@ from abn.retrofit.graphs import Interpreter, subgraph
 def trace_forward(
     backbone: nn.Module, opened: set[str], shape: Shape, lengths: dict[str, int | None], training: bool
 ) -> fx.Graph:
-    """Traces what the backbone's forward does with images.
+    """Traces the backbone's forward on images.
 
     Args:
         backbone: Any network.
         opened: Names of the submodules that are traced into.
         shape: (C, H, W) of the images.
-        lengths: How many values a node stands for, where that was asked. Filled here.
-        training: Traces what it does in training, or else in evaluation.
+        lengths: Number of values that a node stands for, by the node's name. None if it stands for a single
+            value. An entry is added here whenever the forward asks for a length.
+        training: Whether to trace the forward in training mode or in evaluation mode.
 
     Raises:
-        CutError: If that cannot be traced.
+        CutError: If the forward cannot be traced.
     """
 
     def traced(context: AbstractContextManager[None]) -> fx.Graph:
-        # With autocast on in one of the two modes, so that a forward that switches it is seen, on or off.
+        # Autocast is on in training and off in evaluation, so that one of the two traces shows a forward that
+        # switches it on or off.
         autocast = torch.autocast("cpu", enabled=training)
         with context, training_mode(backbone, training), torch.enable_grad(), autocast:
             return _ShallowTracer(opened, lengths).trace(backbone)
@@ -44,7 +46,7 @@ def trace_forward(
             return traced(nullcontext())
         except _LengthUnknownError:
             raise
-        except Exception:  # perhaps a function of math, or one marked for torch.fx, got a symbol
+        except Exception:  # perhaps a function of math, or one marked by torch.fx.wrap, got a symbol
             return traced(_functions_recorded(backbone, opened))
     except _LengthUnknownError as request:
         lengths[request.node.name] = _length(backbone, request.node.graph, request.node, shape)
@@ -60,7 +62,7 @@ def trace_forward(
 
 
 def _length(backbone: nn.Module, graph: fx.Graph, node: fx.Node, shape: Shape) -> int | None:
-    """How many values the node stands for, if for more than one."""
+    """Returns the length of the tuple or list that the node stands for, or None for any other value."""
     so_far = subgraph(graph, next(iter(graph.nodes)), node)
     try:
         value = rehearse(backbone, shape, lambda copy, images: Interpreter(copy, graph=so_far).run(images))
@@ -87,7 +89,7 @@ class _SizedProxy(fx.Proxy):
 
 
 class _ShallowTracer(fx.Tracer):
-    proxy_buffer_attributes = True  # or an expression on a buffer would become a constant
+    proxy_buffer_attributes = True  # otherwise, an expression on a buffer would become a constant
 
     def __init__(self, opened: set[str], lengths: dict[str, int | None]) -> None:
         super().__init__()
@@ -101,10 +103,10 @@ class _ShallowTracer(fx.Tracer):
         return super().create_node(*args, **kwargs)
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        """The graph of the root's forward, given images.
+        """Returns the graph of the root's forward on images.
 
-        As :meth:`torch.fx.Tracer.trace`, which however patches ``nn.Module`` meanwhile, and so every network
-        that another thread runs.
+        Replaces :meth:`torch.fx.Tracer.trace`, which patches ``nn.Module`` while it traces, and so changes
+        every network that another thread runs.
         """
         self.root = root
         self.graph = fx.Graph(tracer_cls=type(self))
@@ -115,8 +117,8 @@ class _ShallowTracer(fx.Tracer):
             for name, value in vars(module).items()
             if isinstance(value, (torch.Tensor, torch.ScriptObject))
         }
-        # Only the images are symbolic; every other argument takes its default. With symbols for all of
-        # them, `if mask is not None` would take the wrong path without a word.
+        # Only the images are symbolic; every other argument takes its default. If all arguments were
+        # symbols, `if mask is not None` would silently take the wrong path.
         images = self.create_proxy("placeholder", "images", (), {})
         with self._modules_recorded():
             output = type(root).forward(root, images)
@@ -125,10 +127,10 @@ class _ShallowTracer(fx.Tracer):
 
     @contextmanager
     def _modules_recorded(self) -> Iterator[None]:
-        """While active, calls of the root's submodules are recorded, and the reading of weights is.
+        """While active, records each call of the root's submodules, and each reading of weights and buffers.
 
-        Each module has a call of its own meanwhile, where PyTorch puts a compiled one, and its weights are
-        symbols.
+        Meanwhile the attribute in which PyTorch keeps a module's compiled call holds a call that is recorded,
+        and the module's weights and buffers are symbols.
         """
         proxies: dict[str, fx.Proxy] = {}
 
@@ -144,7 +146,7 @@ class _ShallowTracer(fx.Tracer):
             for module, attributes in before.items():
                 vars(module)["_compiled_call_impl"] = partial(self._call, module)
                 for name in replaced[1:]:
-                    if name in attributes:  # TorchScript keeps them elsewhere
+                    if name in attributes:  # TorchScript keeps weights elsewhere
                         vars(module)[name] = _Symbols(attributes[name], read)
             yield
         finally:
@@ -167,7 +169,7 @@ class _ShallowTracer(fx.Tracer):
 
 
 class _Symbols(dict[str, Any]):
-    """Weights or buffers by name, each read as a symbol of its own."""
+    """Weights or buffers by name. Reading one returns a symbol in its place."""
 
     def __init__(self, values: dict[str, Any], read: Callable[[str, Any], Any]) -> None:
         super().__init__(values)
@@ -179,10 +181,10 @@ class _Symbols(dict[str, Any]):
 
 @contextmanager
 def _functions_recorded(backbone: nn.Module, opened: set[str]) -> Iterator[None]:
-    """While active, functions that ``torch.fx.wrap`` has marked, and those of ``math``, are recorded.
+    """While active, records calls of functions of ``math`` and of functions marked by ``torch.fx.wrap``.
 
-    They are replaced in their modules, for all threads, by functions that do the same wherever no symbol is
-    given to them.
+    The functions are replaced in their modules, for all threads. A replacement does what the original
+    function does if no argument is a symbol.
     """
     of_math = {id(value) for value in vars(math).values() if callable(value)}
     traced = [backbone, *map(backbone.get_submodule, opened)]

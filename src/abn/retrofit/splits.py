@@ -1,4 +1,4 @@
-"""Where a backbone can be cut, and where its last stage begins: the default split."""
+"""Finds where a backbone can be cut, and where its last stage begins: the default split."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +15,7 @@ class Split:
     """A place where a backbone can be cut."""
 
     name: str
-    """The submodule after which it is cut; or a function in the forward, such as ``relu()``."""
+    """Name of the submodule after which to cut, or of a function in the forward, such as ``relu()``."""
     channels: int
     height: int
     width: int
@@ -29,9 +29,9 @@ class Splits(tuple[Split, ...]):
     """The places where a backbone can be cut, from the images to the logits. Prints as a table."""
 
     image_size: tuple[int, int]
-    """Height and width of the images for which the sizes of the features are given."""
+    """Height and width of the images. The sizes of the features are for these images."""
     classifier: str
-    """What the backbone's classifier is made of, if an attention branch can start from it; else empty."""
+    """The layers of the backbone's classifier, if an attention branch can start from it. Otherwise empty."""
 
     def __str__(self) -> str:
         column = max(len("split"), *(len(split.name) for split in self))
@@ -51,17 +51,17 @@ class Splits(tuple[Split, ...]):
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A feature map that every path from the images to the logits goes through; or the images."""
+    """A feature map that every path from the images to the logits goes through. The images count as one."""
 
     node: fx.Node
     name: str
-    """The submodule that returns it; or a function in the forward, such as ``relu()``."""
+    """Name of the submodule that returns it, or of a function in the forward, such as ``relu()``."""
     channels_last: bool
     """Whether it is (B, H, W, C) instead of (B, C, H, W)."""
     shape: Shape
-    """(C, H, W)."""
+    """(C, H, W) of the feature map."""
     layers: int
-    """Layers that come before it. Counted are weights that mix channels or pixels."""
+    """Number of layers that lead to it. Each weight that mixes channels or pixels counts as a layer."""
 
     @property
     def pixels(self) -> int:
@@ -70,32 +70,32 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Chain:
-    """What a backbone can be cut along."""
+    """The graph of a backbone, and the feature maps at which it can be cut."""
 
     graph: fx.Graph
     maps: list[FeatureMap]
     """The images, then the feature maps."""
     layers: int
-    """Layers of the whole network."""
+    """Number of layers of the whole network."""
     drop: int
-    """Index of the map before the resolution drops for the last time, pooling at the end aside."""
+    """Index of the map after which the resolution drops for the last time. Pooling at the end is left out."""
     split: int
-    """Index of the map at which the last stage begins; 0 if there is no map but the images."""
+    """Index of the map at which the last stage begins. 0 if there is no map but the images."""
     end: int
     """Index of the map at which the last stage ends. What follows is pooling."""
 
 
 def chain_of(backbone: nn.Module, shape: Shape, other: Shape, split: str | None = None) -> Chain:
-    """Traces the backbone, opening containers until none hides the last stage or the split asked for.
+    """Traces the backbone, and opens containers until none hides the last stage or the requested split.
 
     Args:
         backbone: Any network.
         shape: (C, H, W) of its images.
-        other: Another shape of images that it takes, twice as high; or ``shape`` again if it takes no other.
-        split: Name of a submodule after which it is to be cut.
+        other: Shape of images that are twice as high, or ``shape`` if the backbone does not take them.
+        split: Name of a submodule after which the backbone is to be cut.
 
     Raises:
-        CutError: If it cannot be traced.
+        CutError: If the backbone cannot be traced.
     """
     names = {name for name, _ in backbone.named_modules()}
     parents = [] if split is None else [split[:i] for i, character in enumerate(split) if character == "."]
@@ -134,7 +134,7 @@ def _chain(backbone: nn.Module, graph: fx.Graph, resized: bool) -> Chain:
         channels, height, width = (sizes[2], *sizes[:2]) if channels_last else sizes
         if maps and height * width == 1:
             continue
-        name = f"{node.name}()"  # of a function; the brackets keep it apart from a module of that name
+        name = f"{node.name}()"  # a function: the brackets tell it apart from a module with its name
         if node.op == "call_module":
             name = str(node.target) if called.count(node.target) == 1 else f"{node.target} as {node.name}"
         maps.append(FeatureMap(node, name, channels_last, (channels, height, width), layers_at[node]))
@@ -148,11 +148,12 @@ def _chain(backbone: nn.Module, graph: fx.Graph, resized: bool) -> Chain:
 
 
 def _split(maps: list[FeatureMap], layers: int, drop: int, end: int) -> int:
-    """Index of the map at which the last stage begins: where the resolution drops for the last time.
+    """Returns the index of the map at which the last stage begins.
 
-    In some networks that would leave more than three quarters of the layers to the last stage: all blocks
-    have one resolution, or each block reads the outputs of the two before it, so that no map lies between
-    them. There the last stage is the last quarter of the layers.
+    Usually that is where the resolution drops for the last time. In some networks, more than three quarters
+    of the layers follow there: all blocks have one resolution, or each block reads the outputs of the two
+    blocks before it, so that no map lies between blocks. In these networks, the last stage is the last
+    quarter of the layers.
     """
     if drop > 0 and maps[end].layers - maps[drop].layers <= 0.75 * layers:
         return drop
@@ -166,9 +167,9 @@ def _split(maps: list[FeatureMap], layers: int, drop: int, end: int) -> int:
 def _is_channels_last(node: fx.Node, before: list[FeatureMap], resized: bool) -> bool:
     """Whether a 4-D tensor is (B, H, W, C) instead of (B, C, H, W)."""
     first, second, third = node.meta["val"].shape[1:]
-    if resized:  # the other images are taller: which dimension is it?
+    if resized:  # the other images are taller, so the dimension that differs is the height
         leading, trailing = (node.meta["other"].shape[i] != node.meta["val"].shape[i] for i in (1, 2))
-    else:  # which two have the image's proportions? But for one pixel, because odd sizes are rounded.
+    else:  # height and width have the image's proportions, up to one pixel: odd sizes are rounded
         _, height, width = before[0].shape
         leading, trailing = (
             abs(rows * width - columns * height) < max(height, width)
@@ -178,30 +179,31 @@ def _is_channels_last(node: fx.Node, before: list[FeatureMap], resized: bool) ->
 
 
 def _cut_points(graph: fx.Graph) -> list[fx.Node]:
-    """The nodes that every path from the images to the logits goes through: no edge jumps over them."""
+    """Returns the nodes that every path from the images to the logits goes through."""
     order: dict[fx.Node, int] = {}
     for node in graph.nodes:  # weights and constants lie on no path from the images
         if node.op == "placeholder" or any(source in order for source in node.all_input_nodes):
             order[node] = len(order)
     points, reach = [], 0
     for node, position in order.items():
-        if reach <= position:
+        if reach <= position:  # no edge jumps over this node
             points.append(node)
         reach = max(reach, *(order[user] for user in node.users), 0)
     return points
 
 
 def _layers(node: fx.Node, backbone: nn.Module) -> int:
+    """Counts the weights of a node that mix channels or pixels."""
     if node.op == "call_module":
         weights = list(backbone.get_submodule(str(node.target)).parameters())
     else:
         values = (source.meta.get("val") for source in node.all_input_nodes if source.op == "get_attr")
         weights = [value for value in values if isinstance(value, nn.Parameter)]
-    return sum(weight.ndim >= 2 for weight in weights)  # those of norms have one dimension
+    return sum(weight.ndim >= 2 for weight in weights)  # weights of norms have one dimension
 
 
 def _hiding(chain: Chain, backbone: nn.Module) -> list[str]:
-    """The containers in which the last stage may begin, or in which feature maps may lie unseen."""
+    """Returns the names of containers in which the last stage may begin, or which may hide feature maps."""
     maps, drop = chain.maps, chain.drop
     nodes = [node for node in chain.graph.nodes if _layers(node, backbone)]
     order = {node: i for i, node in enumerate(chain.graph.nodes)}
@@ -210,7 +212,7 @@ def _hiding(chain: Chain, backbone: nn.Module) -> list[str]:
         before, after = maps[drop], maps[drop + 1]
         between = [node for node in nodes if order[before.node] < order[node] <= order[after.node]]
         step = max(before.shape[1] / after.shape[1], before.shape[2] / after.shape[2])
-        if len(between) == 1 and round(step) > 2:  # more than one stage's worth
+        if len(between) == 1 and round(step) > 2:  # a single stage halves the resolution
             hiding += between
     if chain.split != drop:
         hiding += [node for node in nodes if _layers(node, backbone) > 0.25 * chain.layers]
@@ -219,7 +221,7 @@ def _hiding(chain: Chain, backbone: nn.Module) -> list[str]:
 
 
 def _convolves(node: fx.Node, backbone: nn.Module) -> bool:
-    """Whether it is a container of convolutions, which takes a feature map and returns something else."""
+    """Whether the node calls a module with convolutions, larger than 1×1, on a feature map."""
     values = (source.meta.get("val") for source in node.all_input_nodes)
     if node.op != "call_module" or not any(isinstance(value, Tensor) and value.ndim == 4 for value in values):
         return False

@@ -1,4 +1,4 @@
-"""The kinds of stages: the layers of an attention branch before its heads."""
+"""The kinds of stages. A stage is the part of an attention branch before its heads."""
 
 import copy
 from collections.abc import Callable
@@ -20,20 +20,23 @@ def _stride_one(parts: Parts) -> nn.Module | None:
     return _copied(parts, stride_one_copy)
 
 
-def _copied(parts: Parts, densely: Callable[[fx.GraphModule, Shape], nn.Module | None]) -> nn.Module | None:
-    """A copy that keeps the resolution of the features; where there is none, a plain copy with its stride."""
+def _copied(parts: Parts, make_copy: Callable[[fx.GraphModule, Shape], nn.Module | None]) -> nn.Module | None:
+    """Copies the backbone's stage with ``make_copy``, which keeps the resolution of the features.
+
+    If that fails, makes a plain copy, which keeps its stride. Returns None if there is no stage to copy.
+    """
     if parts.stage is None:
         return None
     keep_input(parts.stage, parts.features)
-    copied = densely(parts.stage, parts.features) or copy.deepcopy(parts.stage)
+    copied = make_copy(parts.stage, parts.features) or copy.deepcopy(parts.stage)
     return copied.requires_grad_(True)
 
 
 def _light(parts: Parts) -> nn.Module:
-    """A 1×1 convolution to an eighth of the channels, but 32 at least; batch norm, ReLU.
+    """Builds a 1×1 convolution to an eighth of the channels, but at least 32, with batch norm and ReLU.
 
-    docs/performance.md has its cost, and docs/stages.md what its maps are worth beside those of a copy, of no
-    stage, and of stages with a 3×3 convolution.
+    docs/performance.md has its cost. docs/stages.md compares its maps with the maps of a copy, of no stage,
+    and of stages with a 3×3 convolution.
     """
     channels, *_ = parts.features
     stage: nn.Module = Conv2dNormActivation(channels, max(channels // 8, 32), kernel_size=1)
@@ -46,25 +49,25 @@ STAGES: dict[str, Callable[[Parts], nn.Module | None]] = {
     "light": _light,
     "none": lambda parts: None,
 }
-"""Each kind by its name, and how it is made of a backbone's parts. Another kind is one more entry."""
+"""Functions that make each kind of stage from a backbone's parts, by name. A new kind is one more entry."""
 
 KEEPING_WHAT_IT_LEARNED = frozenset({"dense"})
-"""Kinds whose output a classifier that was trained on the backbone's last feature map can read."""
+"""Kinds of stages whose output the backbone's own classifier can read without new training."""
 
 
 def check_stage(stage: object) -> None:
-    """Raises a ValueError if this is neither a kind of stage nor a module."""
+    """Raises a ValueError if ``stage`` is neither the name of a kind nor a module."""
     if not isinstance(stage, nn.Module) and stage not in list(STAGES):
         raise ValueError(f"stage is {stage!r}, expected {', '.join(map(repr, STAGES))} or a module")
 
 
 def make_stage(stage: str | nn.Module, parts: Parts) -> nn.Module | None:
-    """The attention branch's stage, or none.
+    """Returns the attention branch's stage, or None if it has no stage.
 
     Raises:
-        CutError: If it is to be a copy, and the part to be copied does not run on its own.
-        ValueError: If it is a module that does not take the features, or changes them: the perception branch
-            reads them too.
+        CutError: If the stage is to be a copy, and the backbone's part does not run on its own.
+        ValueError: If the stage is a module that does not take the features, does not return a feature map,
+            or changes the features in place: the perception branch reads them too.
     """
     if not isinstance(stage, nn.Module):
         return STAGES[stage](parts)

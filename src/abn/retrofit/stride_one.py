@@ -1,4 +1,4 @@
-"""Turning a stage into its stride-1 twin, so that the attention map keeps the resolution of the features."""
+"""Copies a stage at stride 1, so that the attention map keeps the resolution of the features."""
 
 import copy
 import inspect
@@ -11,23 +11,23 @@ from abn.lock import PROCESS_LOCK
 from abn.retrofit.dry_run import Shape, dry_run, input_shapes
 
 FUSING = ("fuse", "reparameterize", "switch_to_deploy")
-"""Methods with which blocks turn into fewer layers, as ``timm.utils.reparameterize_model`` calls them."""
+"""Methods that turn a block into fewer layers. ``timm.utils.reparameterize_model`` calls these methods."""
 
 
 def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
-    """A copy of the stage, weights included, that keeps the resolution of its input.
+    """Copies the stage, weights included, so that it keeps the resolution of its input.
 
-    A convolution gets stride 1 and 'same' padding, a pool with an odd kernel too; a pool with an even
-    kernel goes. The paper makes its attention branch in this way from the backbone's last stage (Fukui
-    et al., CVPR 2019, section 3.1).
+    Convolutions and pools with an odd kernel get stride 1 and 'same' padding. Pools with an even kernel are
+    removed. The paper makes its attention branch in this way from the backbone's last stage (Fukui et al.,
+    CVPR 2019, section 3.1).
 
     Args:
-        stage: Takes features (B, C, H, W).
-        features: (C, H, W).
+        stage: A module that takes features (B, C, H, W).
+        features: (C, H, W) of the features.
 
     Returns:
-        The copy, or none where this is not enough: where the code between the layers, a window of fixed
-        size or a functional pool decides the resolution.
+        The copy. None if it does not keep the resolution: the code between the layers, a window of fixed
+        size or a functional pool may decide the resolution.
     """
     stage = copy.deepcopy(stage)
     strided = {name: layer for name, layer in stage.named_modules() if _is_strided(layer)}
@@ -40,7 +40,7 @@ def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
                 stage.set_submodule(name, _stride_one_pool(layer, received).train(layer.training))
         for block in stage.modules():
             if can_fuse(block) and hasattr(block, "stride"):
-                # Remembered for the layer that it will make of those in it.
+                # When the block turns into one layer, the layer gets this stride.
                 setattr(block, "stride", 1)  # noqa: B010 - unknown to the type of a module
         with PROCESS_LOCK, warnings.catch_warnings():
             # PyTorch says, once per process, that 'same' padding of an even kernel copies its input.
@@ -59,7 +59,7 @@ def can_fuse(block: nn.Module) -> bool:
 def _is_strided(layer: nn.Module) -> bool:
     stride = getattr(layer, "stride", 1)
     steps = stride if isinstance(stride, (tuple, list)) else (stride,)
-    # Layers alone, not the blocks that remember a stride; a parametrized convolution has a child.
+    # A block may store a stride too, but has children. A convolution with children is a parametrized one.
     is_layer = isinstance(layer, nn.Conv2d) or not list(layer.children())
     return is_layer and any(step != 1 for step in steps)
 
@@ -79,7 +79,7 @@ def _stride_one_pool(pool: Any, received: Shape) -> nn.Module:
         if not _keeps_size(pool, received):
             pool.padding = (height // 2, width // 2)
         return pool
-    pool.stride = 1  # a blur-pool, or one that pads by itself
+    pool.stride = 1  # a blur-pool, or a pool that pads by itself
     return pool if _keeps_size(pool, received) else nn.Identity()
 
 

@@ -1,4 +1,4 @@
-"""Tracing a backbone: from its forward to a shallow graph that can be cut."""
+"""Traces a backbone's forward into a shallow graph that can be cut."""
 
 import operator
 from typing import Any
@@ -15,7 +15,7 @@ TRAINING_FLAG = "abn_training_flag"
 
 
 class TrainingFlag(nn.Module):
-    """Returns whether it is in training mode: stands in for ``self.training`` in a traced forward."""
+    """Returns whether it is in training mode. Stands in for ``self.training`` in a traced forward."""
 
     def forward(self) -> bool:
         return self.training
@@ -24,19 +24,19 @@ class TrainingFlag(nn.Module):
 def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> fx.Graph:
     """Traces the backbone's forward.
 
-    Every submodule is one node, which keeps running its own Python, but for those named in ``opened``.
-    What cannot lead to the logits is left out: auxiliary heads, above all. The backbone gets a submodule
-    if its forward reads ``self.training``.
+    Every submodule is one node, which keeps running its own Python, unless ``opened`` names the submodule.
+    What does not lead to the logits is left out, such as auxiliary heads. If the forward reads
+    ``self.training``, the backbone gets a :class:`TrainingFlag` as a new submodule.
 
     Args:
         backbone: Any network.
         opened: Names of the submodules that are traced into.
         shape: (C, H, W) of the images.
-        other: Of other images.
+        other: (C, H, W) of other images.
 
     Returns:
-        The graph. Each node holds what it returned when rehearsed: ``meta["val"]`` for a batch of images,
-        ``meta["other"]`` for another number of images, of the other shape.
+        The graph. Each node holds what it returned when rehearsed: ``meta["val"]`` for images of ``shape``,
+        ``meta["other"]`` for another number of images, of shape ``other``.
 
     Raises:
         CutError: If the forward cannot be traced or run, does not return one tensor, or takes another
@@ -55,7 +55,7 @@ def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> 
 
 
 def _note_values(graph: fx.Graph, backbone: nn.Module, key: str, shape: Shape, batch_size: int) -> None:
-    """Notes what each node returns for images of this shape (C, H, W)."""
+    """Stores in each node's ``meta[key]`` what the node returns for images of this shape (C, H, W)."""
     try:
         rehearse(backbone, shape, lambda copy, batch: _Recorder(copy, graph, key).run(batch), batch_size)
     except Exception as error:  # the forward is the user's own code, and may fail in any way
@@ -63,7 +63,7 @@ def _note_values(graph: fx.Graph, backbone: nn.Module, key: str, shape: Shape, b
 
 
 class _Recorder(Interpreter):
-    """Notes what each node returns."""
+    """Runs a graph, and stores in each node's ``meta[key]`` what the node returns."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph, key: str) -> None:
         super().__init__(module, graph=graph)
@@ -75,12 +75,12 @@ class _Recorder(Interpreter):
 
 
 def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph:
-    """The part of the graph that leads to the logits."""
+    """Returns the part of the graph that leads to the logits."""
     (logits,) = graph.output_node().args
     if isinstance(logits, fx.Node) and isinstance(logits.target, type) and issubclass(logits.target, tuple):
         logits = logits.args  # a named tuple, made in the forward
     if training and isinstance(logits, tuple) and logits:
-        logits = logits[0]  # GoogLeNet and Inception return those of their auxiliary heads behind it
+        logits = logits[0]  # GoogLeNet and Inception also return logits of auxiliary heads
     if not isinstance(logits, fx.Node):
         raise not_logits(backbone, logits)
     (images,) = graph.find_nodes(op="placeholder")
@@ -88,9 +88,10 @@ def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph
 
 
 def _follow_training_mode(graph: fx.Graph, training_graph: fx.Graph, backbone: nn.Module) -> None:
-    """Makes a flag that is false in evaluation and true in training follow the module's mode at run time.
+    """Makes each argument that is False in evaluation and True in training follow the mode at run time.
 
-    Tracing evaluates ``F.dropout(x, training=self.training)`` once and would freeze it.
+    Tracing reads ``self.training`` once, as in ``F.dropout(x, training=self.training)``, and would otherwise
+    keep its value for good.
     """
     another_path = CutError(
         f"{type(backbone).__name__}.forward takes another path in training than in evaluation: move the "
@@ -136,9 +137,10 @@ def _follow_training_mode(graph: fx.Graph, training_graph: fx.Graph, backbone: n
 
 
 def _read_batch_size_nearby(graph: fx.Graph) -> None:
-    """Lets whoever needs the batch size read it off a tensor at hand.
+    """Lets each node that needs the batch size read it off another input of the node.
 
-    ``images.shape[0]``, used far behind, would be an edge past every feature map in between.
+    If a late node read ``images.shape[0]``, an edge from the images to this node would go around every
+    feature map in between.
     """
     for node in list(graph.nodes):
         if not _is_batch_size(node):
@@ -150,7 +152,7 @@ def _read_batch_size_nearby(graph: fx.Graph) -> None:
                     size = graph.call_method("size", (near, 0))
                 size.meta |= {"val": BATCH, "other": OTHER_BATCH}
                 user.replace_input_with(node, size)
-        for unused in (node, *node.all_input_nodes):  # and the shape that it was taken from
+        for unused in (node, *node.all_input_nodes):  # also the shape that the size is from
             if not unused.users and unused.op != "placeholder":
                 graph.erase_node(unused)
 
@@ -165,7 +167,7 @@ def _is_batch_size(node: fx.Node) -> bool:
 
 
 def leads_with_batch(node: fx.Node) -> bool:
-    """Whether it returns a tensor whose first dimension is the batch."""
+    """Whether the node returns a tensor whose first dimension is the batch."""
     value, other = node.meta.get("val"), node.meta.get("other")
     if not isinstance(value, Tensor) or not isinstance(other, Tensor):
         return False

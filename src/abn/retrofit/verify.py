@@ -1,4 +1,4 @@
-"""Checks that the graph of a backbone is that of a classifier, and does what the backbone's forward does."""
+"""Checks that a backbone is a classifier, and that its graph does what its forward does."""
 
 import inspect
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from abn.retrofit.tokens import about_tokens, tokens_of, tokens_received
 def checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -> Chain:
     """Traces the backbone and checks the graph against the backbone's own forward.
 
-    Both are run on images, and have to do the same tensor operations in the same order.
+    The graph and the forward are run on images. Both must do the same tensor operations in the same order.
 
     Args:
         backbone: Any network.
         shape: (C, H, W) of its images.
-        split: Name of a submodule after which it is to be cut, so that containers around it are opened.
+        split: Name of a submodule after which the backbone is to be cut. Containers around it are opened.
 
     Raises:
         CutError: If the backbone cannot be run or traced, if its forward does something that the graph does
-            not, or if it is no classifier with a feature map.
+            not do, or if the backbone is not a classifier with a feature map.
     """
     _check_arguments(backbone)
     try:
@@ -43,7 +43,7 @@ def checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -
 
     traced = _leading_to_logits(backbone, *rehearse(backbone, other, run_graph, OTHER_BATCH))
     if (difference := first_difference(operations, traced)) is not None:
-        # Such as hooks and instance methods on the backbone, or a branch on the type of a tensor.
+        # For example hooks and instance methods on the backbone, or a branch on the type of a tensor.
         raise CutError(
             f"{type(backbone).__name__}.forward does something that its trace has lost: {difference}. Move "
             "it into a submodule of its own, or build the network by hand with ABN(feature_extractor, ...)"
@@ -52,11 +52,12 @@ def checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -
 
 
 def _operations_of_forward(backbone: nn.Module, shape: Shape) -> tuple[list[str], Shape]:
-    """The tensor operations of the backbone's forward that lead to the logits.
+    """Logs the tensor operations of the backbone's forward that lead to the logits.
 
     Returns:
-        The operations, and the shape (C, H, W) of the images that they are of: twice as high as asked for, so
-        that rows and columns can be told apart; or as asked for, if the backbone takes no other.
+        The operations, and the shape (C, H, W) of the images that they were run on. The images are twice as
+        high as ``shape``, so that rows and columns can be told apart, or of ``shape`` if the backbone does
+        not take taller images.
     """
 
     def run_forward(copy: nn.Module, images: Tensor) -> tuple[OperationLog, Any]:
@@ -66,7 +67,9 @@ def _operations_of_forward(backbone: nn.Module, shape: Shape) -> tuple[list[str]
     taller = channels, 2 * height, width
     try:
         logged = rehearse_on_meta(backbone, taller, run_forward, OTHER_BATCH)
-    except Exception:  # too large for it; or it cannot run on the meta device, and for real would take long
+    except Exception:
+        # The backbone takes no taller images, or does not run on the meta device. There is no second try with
+        # taller images for real, because it would take long.
         try:
             logged = rehearse(backbone, shape, run_forward, OTHER_BATCH)
         except Exception as error:  # the forward is the user's own code, and may fail in any way
@@ -90,7 +93,7 @@ def _leading_to_logits(backbone: nn.Module, log: OperationLog, logits: Any) -> l
 
 
 def _check_arguments(backbone: nn.Module) -> None:
-    """Raises a CutError if the forward takes more than images."""
+    """Raises a CutError if the forward requires more arguments than images."""
     parameters = inspect.signature(backbone.forward).parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
@@ -104,7 +107,7 @@ def _check_arguments(backbone: nn.Module) -> None:
 
 
 def _check_classifier(chain: Chain, backbone: nn.Module, shape: Shape) -> None:
-    """Raises a CutError if the graph has no feature map, or ends in something else than logits (B, K)."""
+    """Raises a CutError if the graph has no feature map, or returns anything but logits (B, K)."""
     name, images = type(backbone).__name__, ("B", *shape)
     if len(chain.maps) == 1:
         if (tokens := tokens_of(chain)) is not None:

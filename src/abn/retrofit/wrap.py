@@ -1,4 +1,4 @@
-"""Retrofitting: from a backbone to an Attention Branch Network."""
+"""Turns a backbone into an Attention Branch Network, and lists where it can be cut."""
 
 import warnings
 from pathlib import Path
@@ -45,73 +45,76 @@ def wrap_backbone(
 ) -> ABN:
     """Turns an image classifier into an Attention Branch Network, by cutting the graph of its forward.
 
-    A pretrained backbone explains itself from the first call: the attention branch starts from its last stage
-    and its classifier, and shows for each image the evidence for the classes that it sees. Training improves
-    the scores and the map. docs/photos.md has the figures before any training. Maps mean nothing before
-    training where the heads are new: with another ``stage``, a ``map`` of the official code, a classifier
-    that cannot be read pixel by pixel (:func:`find_splits` tells), or one that ``num_classes`` or ``tasks``
-    replaces.
+    A pretrained backbone explains itself from the first call. The attention branch starts from the backbone's
+    last stage and classifier, and its map shows for each image the evidence for the classes that the branch
+    sees. Training improves the scores and the map. docs/photos.md has the figures before any training. A map
+    means nothing before training if the branch's heads are new. They are new with a ``stage`` other than
+    ``"dense"``, with a ``map`` of the official code, if the classifier cannot be read pixel by pixel
+    (:func:`find_splits` tells), or if ``num_classes`` or ``tasks`` replaces the classifier.
 
-    A backbone counts as pretrained if it is handed over as a module, or loads weights here, and ``start`` is
-    not ``"new"``. The defaults of stage, map and mechanism go by that.
+    A backbone counts as pretrained if it is handed over as a module or loads weights here. If ``start`` is
+    given, ``start`` decides. The defaults of ``stage``, ``map`` and ``mechanism`` depend on this.
 
-    The network works on a copy: the backbone that was handed in is left as it was. Auxiliary heads are left
+    The network works on a copy of the backbone. The backbone itself is not changed. Auxiliary heads are left
     out. The result has the backbone's device, dtype and mode (training or evaluation).
 
     Args:
-        backbone: A classifier, images (B, C, H, W) to logits (B, K), or ``"timm/<model>"`` or
-            ``"torchvision/<model>"`` to build one.
-        num_classes: Replaces the backbone's classifier by one for K classes. Default: as it is.
+        backbone: A classifier that takes images (B, C, H, W) to logits (B, K). Or the name of a classifier to
+            build, ``"timm/<model>"`` or ``"torchvision/<model>"``.
+        num_classes: Replaces the backbone's classifier by one for K classes. Default: keeps the classifier.
         tasks: Makes a network of T tasks, each with a map of its own: for several labels, attributes or
-            quantities of an image. It always replaces the classifier. Each task has one value, or, with
+            quantities of an image. This always replaces the classifier. Each task has one value, or, with
             ``num_classes``, K classes. See :mod:`abn.modules.multitask`.
-        split: Where the features are taken, one of the names that :func:`find_splits` lists, or any
-            deeper submodule that the whole network goes through. Default: where the last stage begins.
-        stage: What the attention branch runs before its heads: ``"dense"``, a copy of the backbone's part
+        split: Where the features are taken: one of the names that :func:`find_splits` lists, or any deeper
+            submodule that every path through the network goes through. Default: where the last stage begins.
+        stage: What the attention branch runs before its heads. ``"dense"``: a copy of the backbone's part
             from the split to the last feature map, run at every pixel of the features, see
-            :func:`abn.retrofit.dense.dense_copy`; ``"copy"``, such a copy at stride 1, as in the paper
-            (section 3.1) and the official code, which computes something else than the backbone's part
-            until it is trained; ``"light"``, a 1×1 convolution to an eighth of the channels, with which the
-            whole network takes little longer than the backbone alone (docs/performance.md); ``"none"``; or a
-            module of your own, features (B, C, H, W) to (B, C', h, w). A copy that cannot be run in this
-            way keeps its stride: the map is then coarser than the features. A copy is trainable, even where
-            the backbone is frozen. Default: ``"dense"`` for a pretrained backbone, else ``"copy"``.
+            :func:`abn.retrofit.dense.dense_copy`. ``"copy"``: a copy of this part at stride 1, as in the
+            paper (section 3.1) and the official code. Until it is trained, its output differs from the
+            backbone's part. ``"light"``: a 1×1 convolution to an eighth of the channels. With it, the
+            whole network takes little longer than the backbone alone (docs/performance.md). ``"none"``: no
+            stage. Or a module of your own, which takes features (B, C, H, W) to (B, C', h, w). A copy that
+            cannot keep the resolution keeps its stride: the map is then coarser than the features. A copy is
+            trainable, even if the backbone is frozen. Default: ``"dense"`` for a pretrained backbone, else
+            ``"copy"``.
         start: ``"pretrained"``: the branch's heads are the backbone's classifier, see
-            :class:`PretrainedAttentionBranch`. ``"new"``: they are new, see :class:`AttentionBranch`, which
-            learns faster where nothing is pretrained. Default: ``"new"`` where the backbone is built here
+            :class:`PretrainedAttentionBranch`. ``"new"``: the heads are new, see :class:`AttentionBranch`.
+            They learn faster if nothing is pretrained. Default: ``"new"`` if the backbone is built here
             without weights, or ``map`` is one of the official code; else ``"pretrained"`` if stage, tasks and
             classifier allow it.
         map: How the map is made, see :class:`AttentionBranch`: ``"evidence"``, ``"class_activation"``,
-            ``"convolution"`` as in the official code, or ``"log_sum"``; with ``tasks`` one of the first two,
-            or ``"response"`` and ``"scaled_response"`` as in versions 1 and 2 of the official multi-task
-            code, see :class:`ResponseAttentionBranch`. Default: ``"evidence"`` for a pretrained backbone,
-            else ``"class_activation"``.
-        response_channels: Width of the class responses of a new branch, see :class:`AttentionBranch`. By
-            default, behind a light stage, not more than its channels: what makes it light for many classes.
-            The price of fewer responses than classes is in docs/stages.md; K brings them back.
+            ``"convolution"`` as in the official code, or ``"log_sum"``. With ``tasks``: ``"evidence"``,
+            ``"class_activation"``, or ``"response"`` and ``"scaled_response"`` as in versions 1 and 2 of the
+            official multi-task code, see :class:`ResponseAttentionBranch`. Default: ``"evidence"`` for a
+            pretrained backbone, else ``"class_activation"``.
+        response_channels: Number of class responses of a new branch, see :class:`AttentionBranch`. Behind a
+            light stage, the default is at most the stage's number of channels, so that the branch stays light
+            for many classes. docs/stages.md has the price of fewer responses than classes. With K there is
+            one response for each class.
         mechanism: ``"dimming"``, ``"residual"`` or ``"multiplicative"``, see :class:`PerceptionBranch`.
             Default: ``"dimming"`` for a pretrained backbone, else ``"residual"``.
         input_size: Size of the images for which the backbone is cut: one number of pixels or (C, H, W).
-            Default: read off the backbone, see the example. The network takes images of other sizes too
-            where the backbone does.
-        backbone_weights: A file with the weights of the backbone, ``.pth`` or ``.safetensors``: its state
-            dict, as torchvision, timm or a training of your own saves it.
+            Default: read off the backbone, see the example. If the backbone takes images of other sizes, so
+            does the network.
+        backbone_weights: A file with the weights of the backbone, ``.pth`` or ``.safetensors``: a state dict
+            saved by torchvision, by timm or by a training of your own.
         **backbone_arguments: Passed to the library that builds a backbone by name, such as
             ``pretrained=True`` or ``in_chans=1`` for timm, ``weights="DEFAULT"`` for torchvision.
 
     Raises:
-        CheckpointError: If the file of weights is none, or not of this backbone. A ``ValueError``.
+        CheckpointError: If the file holds no weights, or weights of another network. It is a ``ValueError``.
         CutError: If the backbone cannot be traced or run, has no feature map to attend to, or cannot be
-            cut at ``split``. Build such a network by hand, from three modules, with :class:`ABN`.
-        FileNotFoundError: If there is no file of weights.
-        ValueError: If another argument is not one of those listed.
+            cut at ``split``. Build the network by hand instead, from three modules, with :class:`ABN`.
+        FileNotFoundError: If the file ``backbone_weights`` does not exist.
+        ValueError: If another argument does not have one of the values listed above.
         TypeError: If the backbone is neither a module nor a name, is compiled or distributed, cannot be
-            copied, or if a module came with arguments.
+            copied, or is a module that came with arguments; or if ``backbone_weights`` is no path.
 
     Warns:
-        UserWarning: If a backbone that is a module returns probabilities, or ends without a linear layer. If
-            the heads had to start anew, though the backbone seems to be pretrained: it is a
-            module or was built with weights, and keeps its classifier. Not with ``start="new"``.
+        UserWarning: If a backbone that is a module returns probabilities, or ends without a linear layer.
+            Also if the heads are new although the backbone seems to be pretrained: it was built with weights,
+            or is a module and ``map`` is none of the official code, and it keeps its classifier. With
+            ``start="new"``, new heads cause no warning.
 
     Example:
         >>> import timm, torch
@@ -157,7 +160,7 @@ def wrap_backbone(
         replace_classifier(backbone, outputs, shape)
 
     parts = cut(backbone, shape, split)
-    encoder = outputs is None and getattr(backbone, "num_classes", None) == 0  # of timm
+    encoder = outputs is None and getattr(backbone, "num_classes", None) == 0  # as timm sets it
     ending = ending_of(backbone, shape) if name is None or encoder else None
     if encoder and (name is not None or (ending is not None and ending.layer is None)):
         raise ValueError(
@@ -190,7 +193,7 @@ def wrap_backbone(
         )
     attention_branch.to(device_of(backbone))
     if branch_stage is not None:
-        attention_branch.stage = branch_stage  # added now, so that its own dtype stays as it is
+        attention_branch.stage = branch_stage  # added last, so that the stage keeps its own dtype
     perception_branch: nn.Module = PerceptionBranch(parts.tail, mechanism)
     if tasks is not None:
         perception_branch = MultiTaskPerceptionBranch(parts.tail, tasks, mechanism, num_classes=num_classes)
@@ -228,13 +231,13 @@ def find_splits(
 ) -> Splits:
     """Lists where :func:`wrap_backbone` would cut a backbone, and where else it could.
 
-    Takes the arguments of :func:`wrap_backbone`, and leaves the backbone as it was like that one.
+    The arguments are described in :func:`wrap_backbone`. The backbone is not changed.
 
     Returns:
-        One entry per place, from the images to the logits. Prints as a table. Height and width are those of
-        the features for images of ``input_size``. The attention map is as fine, or coarser where the stage
-        cannot be run at every pixel and keeps its stride. An earlier split makes a finer map, which
-        docs/photos.md weighs against its cost.
+        One entry for each place, from the images to the logits. Prints as a table. Height and width are the
+        size of the features for images of ``input_size``. The attention map is as fine as the features, or
+        coarser if the stage cannot be run at every pixel and keeps its stride. An earlier split makes a finer
+        map. docs/photos.md weighs the finer map against its cost.
 
     Raises:
         CutError: If the backbone cannot be traced or run, or has no feature map to attend to.

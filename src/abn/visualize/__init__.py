@@ -1,8 +1,8 @@
 """Pictures of attention maps.
 
-- :mod:`abn.visualize.overlays`: the public functions: a map over its image, and several in one picture.
-- :mod:`abn.visualize.panels`: several panels in one picture, with text.
-- :mod:`abn.visualize.folder`: a picture for each image of a folder, as ``python -m abn explain`` makes them.
+- :mod:`abn.visualize.overlays`: the public functions draw a map over its image, or several in one picture.
+- :mod:`abn.visualize.panels`: arranges several panels in one picture, with text.
+- :mod:`abn.visualize.folder`: draws a picture for each image of a folder, for ``python -m abn explain``.
 """
 
 from abn.visualize.overlays import Sign, grid, overlay, task_grid

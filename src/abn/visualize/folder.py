@@ -1,4 +1,4 @@
-"""Pictures of where a network looks, for all images of a folder: ``python -m abn explain``."""
+"""Draws where a network looks, for all images of a folder: ``python -m abn explain``."""
 
 import errno
 import logging
@@ -21,7 +21,7 @@ from abn.visualize.overlays import Sign, overlay, task_grid
 from abn.visualize.panels import tile, with_text
 
 PANEL = 384
-"""Pixels of the longer side of an image in a picture."""
+"""Pixels of the longer side of each image in a picture."""
 
 _logger = logging.getLogger("abn.visualize")
 
@@ -36,36 +36,37 @@ def explain(
     sign: Sign | None = None,
     of_class: int | None = None,
 ) -> dict[Path, str]:
-    """Writes for each image what the network sees of it, its attention map over it, and the top-5 classes.
+    """Writes a picture for each image: what the network sees, its attention map over it, the top-5 classes.
 
-    Of a network of several tasks, the map and the score of each task.
+    For a network of several tasks, the picture has the map and the score of each task.
 
     Args:
-        model: On any device; left in evaluation mode.
-        source: An image, or a folder, which is searched with all folders in it.
+        model: A network on any device. It is left in evaluation mode.
+        source: An image, or a folder, which is searched with all its subfolders.
         out: Folder for the pictures, made if it does not exist. Each is named after its image:
             ``out/cats/1.jpg.png`` for ``source/cats/1.jpg``.
-        batch_size: Images at a time.
-        rescale: Stretches each map's own range over the colours, see :func:`abn.visualize.overlay`. Maps
-            without an upper bound, those of official SE-ResNets, always are.
-        sign: Which part to show of maps that have both signs, those of official networks of several tasks,
+        batch_size: Number of images that the network takes at a time.
+        rescale: Whether to stretch each map's own range over the colours, see :func:`abn.visualize.overlay`.
+            Maps without an upper bound, as in official SE-ResNets, are stretched unless ``sign`` is given.
+        sign: Which part to show of maps that have both signs, as in official networks of several tasks,
             see :func:`abn.visualize.overlay`. Default: both.
-        of_class: Shows where the evidence for this class is, see :meth:`abn.ABN.class_map`. Default: the map
-            of the network, which shows the classes that it sees.
+        of_class: Class whose evidence to show, see :meth:`abn.ABN.class_map`. Default: the map of the
+            network, which shows the classes that the network sees.
 
     Returns:
-        The images that could not be read, or their pictures not written, and why. All others were explained.
+        The reason for each image that could not be read, or whose picture could not be written. All other
+        images have a picture.
 
     Raises:
-        FileNotFoundError: If there is no such source, or no image in it.
-        OSError: If a picture cannot be written.
-        ValueError: If the network does not run on RGB images of the size it is made for, or has no such
-            class.
+        FileNotFoundError: If the source does not exist, or holds no image.
+        OSError: If the folder ``out`` cannot be made, or the disk is full.
+        ValueError: If the network does not run on RGB images prepared for it, or has no class ``of_class``,
+            or if ``out`` is the folder of the images.
     """
     paths = image_paths(source, out)
     root = source if source.is_dir() else source.parent
-    if source.is_dir() and (told := ignored(_files(source, out))):
-        _logger.warning("%s: %s", source, told)
+    if source.is_dir() and (ignored_files := ignored(_files(source, out))):
+        _logger.warning("%s: %s", source, ignored_files)
     preprocessing = model.preprocessing
     if preprocessing is None:
         _logger.warning(
@@ -81,7 +82,8 @@ def explain(
     kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
     if kind.signed and not rescale:
         sign = sign or "both"
-    shown: dict[str, Any] = {"sign": sign, "rescale": rescale or (sign is None and not kind.bounded)}
+    rescale = rescale or (sign is None and not kind.bounded)
+    overlay_arguments: dict[str, Any] = {"sign": sign, "rescale": rescale}
     note = None if of_class is None else f"map: {_class_name(model, of_class)}"
     out.mkdir(parents=True, exist_ok=True)
     skipped = {}
@@ -92,20 +94,20 @@ def explain(
 
     with tqdm(total=len(paths), unit=" images") as progress:
         for start in range(0, len(paths), batch_size):
-            chosen, images, views = [], [], []
+            readable, images, views = [], [], []
             for path in paths[start : start + batch_size]:
                 try:
                     prepared, view = _read(path, preprocessing)
                 except OSError as error:
                     skip(path, error)
                     continue
-                chosen.append(path)
+                readable.append(path)
                 images.append(prepared)
                 views.append(view)
             if images:
                 logits, maps = _run(model, torch.stack(images).to(device), of_class)
-                for path, view, scores, of_image in zip(chosen, views, logits, maps, strict=True):
-                    picture = _picture(view, of_image, scores, model.classes, shown, note)
+                for path, view, scores, image_maps in zip(readable, views, logits, maps, strict=True):
+                    picture = _picture(view, image_maps, scores, model.classes, overlay_arguments, note)
                     target = out / f"{path.relative_to(root)}.png"
                     try:
                         target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,17 +116,17 @@ def explain(
                     except OSError as error:
                         if error.errno == errno.ENOSPC:
                             raise
-                        skip(path, error)  # its name is too long, or that of a folder
+                        skip(path, error)  # its name is too long, or a folder has that name
             progress.update(len(paths[start : start + batch_size]))
     return skipped
 
 
 def image_paths(source: Path, out: Path) -> list[Path]:
-    """The source, or all files in it that are named like an image, but those in ``out`` and hidden ones.
+    """Returns the source if it is a file, else the images in it, but none that are hidden or in ``out``.
 
     Raises:
-        FileNotFoundError: If there are none.
-        ValueError: If the pictures would lie among the images.
+        FileNotFoundError: If there is no image.
+        ValueError: If ``out`` is the folder of the images.
     """
     if source.is_file():
         return [source]
@@ -139,13 +141,13 @@ def image_paths(source: Path, out: Path) -> list[Path]:
 
 
 def _files(folder: Path, out: Path) -> list[Path]:
-    """The files in a folder and the folders in it, but those in ``out`` and hidden ones."""
-    ours = out.resolve() if folder.resolve() in out.resolve().parents else None
-    return [path for path in files_in(folder) if ours not in path.resolve().parents]
+    """Returns the files in a folder and its subfolders, but none that are hidden or in ``out``."""
+    excluded = out.resolve() if folder.resolve() in out.resolve().parents else None
+    return [path for path in files_in(folder) if excluded not in path.resolve().parents]
 
 
 def _read(path: Path, preprocessing: Preprocessing) -> tuple[Tensor, Image.Image]:
-    """What the network takes of an image, and a view of it; the image itself may be large, and is left."""
+    """Reads an image: returns the network's input and a small view, since the image itself may be large."""
     image = read_image(path)
     return preprocessing(image), preprocessing.view(image, longest=PANEL)
 
@@ -165,18 +167,18 @@ def _picture(
     attention_maps: Tensor,
     logits: Tensor,
     classes: Sequence[str] | None,
-    shown: dict[str, Any],
+    overlay_arguments: dict[str, Any],
     note: str | None,
 ) -> Image.Image:
-    """The image and its maps (T, h, w), with what the logits (K,), (T,) or (K, T) say."""
+    """Draws an image and its maps (T, h, w), with the scores of the logits (K,), (T,) or (K, T)."""
     if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
         lines = _top5(logits, classes) + ([note] if note else [])
-        panels = tile([view, overlay(view, attention_maps[0], **shown)], columns=2)
+        panels = tile([view, overlay(view, attention_maps[0], **overlay_arguments)], columns=2)
         return with_text(panels, lines, font_size=16)
     names = _names(classes, logits, "task")
-    # The score first: a long name is cut off.
+    # The score stands first because a long name is cut off.
     labels = [f"{score}  {name}" for name, score in zip(names, _scores(logits), strict=True)]
-    return task_grid(view, attention_maps, labels, **shown)
+    return task_grid(view, attention_maps, labels, **overlay_arguments)
 
 
 def _top5(logits: Tensor, classes: Sequence[str] | None) -> list[str]:
@@ -189,7 +191,7 @@ def _top5(logits: Tensor, classes: Sequence[str] | None) -> list[str]:
 
 
 def _scores(logits: Tensor) -> list[str]:
-    """Of each task its value, which may be a logit or a quantity; or its likeliest class, with its share."""
+    """Returns for each task its value, a logit or a quantity; or its likeliest class and the probability."""
     if logits.ndim == 1:
         return [f"{value:.3g}" for value in logits.tolist()]
     shares, indices = logits.softmax(dim=0).max(dim=0)
@@ -200,7 +202,7 @@ def _scores(logits: Tensor) -> list[str]:
 
 
 def _names(classes: Sequence[str] | None, logits: Tensor, kind: str) -> Sequence[str]:
-    """The names of the classes or tasks, or their numbers."""
+    """Returns the names of the classes or tasks, or their numbers if the names are not known."""
     count = logits.shape[-1]
     return classes if classes and len(classes) == count else [f"{kind} {index}" for index in range(count)]
 

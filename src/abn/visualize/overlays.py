@@ -1,4 +1,4 @@
-"""Attention maps over their images: one, a batch, or all tasks of an image."""
+"""Draws attention maps over their images: one map, a batch, or the maps of all tasks of an image."""
 
 import warnings
 from collections.abc import Sequence
@@ -31,19 +31,19 @@ def overlay(
 
     Args:
         image: A PIL image, or a tensor (C, H, W) with C = 1 or 3: uint8 in 0..255, or float in 0..1, or
-            normalised float with ``mean`` and ``std``. It has to be what the network saw: of a photograph
-            that was cropped for it ``preprocessing.view(photograph)``, or the map is shifted.
-        attention_map: (1, h, w) or (h, w), of any resolution; it is enlarged bilinearly.
-        mean: The values with which a float image was normalised, to undo it: one, or one per channel.
-        std: Likewise.
-        rescale: Stretches the map's own range over the colours. By default they stand for 0 to 1, so
-            that pictures can be compared and a flat map looks flat.
-        sign: Which part to show of a map that has both signs, as those of ``map="response"`` have, in shares
-            of its largest magnitude: ``"positive"`` or ``"negative"`` values alone, from 0 to that; or
-            ``"both"``, from minus to plus that, with 0 in the middle.
-        opacity: Of the map over the image, 0 to 1.
-        colormap: Name of a colour map of matplotlib. Default: ``"jet"``, and ``"bwr"``, where blue is
-            negative, white 0 and red positive, for both signs.
+            normalised float with ``mean`` and ``std``. It must show what the network saw, or the map is
+            shifted: for a photograph that was cropped, take ``preprocessing.view(photograph)``.
+        attention_map: (1, h, w) or (h, w), of any resolution. It is enlarged bilinearly.
+        mean: Mean with which a float image was normalised, to undo it: one number, or one per channel.
+        std: Standard deviation with which a float image was normalised: one number, or one per channel.
+        rescale: Whether to stretch the map's own range over the colours. By default, the colours stand for 0
+            to 1, so that pictures can be compared and a flat map looks flat.
+        sign: Which part to show of a map that has both signs, as with ``map="response"``: ``"positive"`` or
+            ``"negative"`` shows these values alone, and the colours stand for 0 to the largest magnitude m
+            in the map. ``"both"`` shows all values, and the colours stand for -m to m, with 0 in the middle.
+        opacity: Opacity of the map over the image, 0 to 1.
+        colormap: Name of a colour map of matplotlib. Default: ``"jet"``; for both signs ``"bwr"``, where blue
+            is negative, white 0 and red positive.
 
     Returns:
         An RGB image of the size of ``image``.
@@ -84,12 +84,12 @@ def grid(
     """Shows in one column per image: the image, its attention map, and the map laid over the image.
 
     Args:
-        images: A batch (B, C, H, W), or a sequence of what :func:`overlay` takes.
-        attention_maps: (B, 1, h, w) or (B, h, w).
+        images: A batch (B, C, H, W), or a sequence of images as :func:`overlay` takes them.
+        attention_maps: A map for each image, (B, 1, h, w) or (B, h, w).
         captions: A line of text above each column.
-        panel_size: Side of a panel in pixels; the images keep their proportions.
-        opacity: Of the map over the image, 0 to 1.
-        **overlay_arguments: ``mean``, ``std``, ``rescale`` and ``colormap`` of :func:`overlay`.
+        panel_size: Side of a panel in pixels. The images keep their proportions.
+        opacity: Opacity of the map over the image, 0 to 1.
+        **overlay_arguments: ``mean``, ``std``, ``rescale``, ``sign`` and ``colormap`` of :func:`overlay`.
 
     Raises:
         TypeError: As for :func:`overlay`.
@@ -108,8 +108,8 @@ def grid(
     columns = []
     for index, (image, attention_map) in enumerate(zip(images, attention_maps, strict=True)):
         panels = [
-            overlay(image, attention_map, opacity=of_map, **overlay_arguments)
-            for of_map in (0, 1, opacity)  # image, map, overlay
+            overlay(image, attention_map, opacity=panel_opacity, **overlay_arguments)
+            for panel_opacity in (0, 1, opacity)  # image, map, overlay
         ]
         column = tile([_padded(panel, panel_size) for panel in panels], columns=1)
         columns.append(with_text(column, [] if captions is None else [str(captions[index])], above=True))
@@ -127,17 +127,17 @@ def task_grid(
     panel_size: int = 160,
     **overlay_arguments: Any,
 ) -> Image.Image:
-    """Shows the maps of all tasks over one image, each under its name.
+    """Shows the maps of all tasks over one image, each below its label.
 
     Args:
         image: As for :func:`overlay`.
-        attention_maps: (T, h, w), such as ``model(images).attention_map[0]``.
-        labels: A line of text for each task: its name, and whatever else.
-        sign: As for :func:`overlay`, but in shares of the largest magnitude of all these maps, so that they
+        attention_maps: Maps of T tasks, (T, h, w), such as ``model(images).attention_map[0]``.
+        labels: A line of text for each task, such as its name and score.
+        sign: As for :func:`overlay`, but with the largest magnitude m of all maps together, so that the maps
             can be compared.
         colormap: As for :func:`overlay`.
-        columns: Panels side by side.
-        panel_size: Side of a panel in pixels; the image keeps its proportions.
+        columns: Number of panels side by side.
+        panel_size: Side of a panel in pixels. The image keeps its proportions.
         **overlay_arguments: ``mean``, ``std``, ``rescale`` and ``opacity`` of :func:`overlay`.
 
     Returns:
@@ -164,7 +164,7 @@ def task_grid(
     if sign is not None:
         attention_maps = _of_sign(attention_maps.float(), sign)
     plain = overlay(image, torch.zeros(1, 1), **{**overlay_arguments, "opacity": 0, "rescale": False})
-    overlays = [overlay(image, of_task, colormap=colormap, **overlay_arguments) for of_task in attention_maps]
+    overlays = [overlay(image, one_map, colormap=colormap, **overlay_arguments) for one_map in attention_maps]
     panels = [
         with_text(_padded(panel, panel_size), [str(label)], above=True)
         for panel, label in zip([plain, *overlays], ["", *labels], strict=True)
@@ -173,12 +173,12 @@ def task_grid(
 
 
 def _padded(panel: Image.Image, size: int) -> Image.Image:
-    """A panel resized to a square, with white beside it: it keeps its proportions."""
+    """Fits a panel into a white square, and keeps its proportions."""
     return ImageOps.pad(panel, (size, size), color="white")
 
 
 def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
-    """The image as float RGB (3, H, W) in 0..1, on the CPU."""
+    """Returns the image as float RGB (3, H, W) in 0..1, on the CPU."""
     if isinstance(image, Image.Image):
         image = transforms.pil_to_tensor(as_rgb(image))
     if not isinstance(image, Tensor):
@@ -209,7 +209,7 @@ def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequ
 
 
 def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign | None) -> Tensor:
-    """The map as float (H, W) in 0..1, on the CPU, in the size given."""
+    """Returns the map as float (H, W) in 0..1, on the CPU, resized to ``size``."""
     if not isinstance(attention_map, Tensor):
         raise TypeError(
             f"attention_map is a {type(attention_map).__name__}, expected a tensor, such as "
@@ -256,6 +256,6 @@ def _default_colormap(sign: Sign | None) -> str:
 
 
 def _of_sign(maps: Tensor, sign: Sign) -> Tensor:
-    """Maps divided by their largest magnitude, in 0..1: one sign alone, or both with 0 at one half."""
+    """Divides maps by their largest magnitude, into 0..1: one sign alone, or both with 0 at one half."""
     shares = maps / maps.abs().amax().clamp(min=1e-12)
     return {"positive": shares.clamp(min=0), "negative": -shares.clamp(max=0), "both": (shares + 1) / 2}[sign]

@@ -1,4 +1,4 @@
-"""Arranging panels in one picture: rows and columns, and lines of text."""
+"""Arranges panels in rows and columns of one picture, and adds lines of text."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ GAP = 8
 
 
 def tile(panels: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Panels of one size on white, row by row."""
+    """Puts panels of one size on white, row by row."""
     rows = -(-len(panels) // columns)
     across, down = (side + GAP for side in panels[0].size)
     canvas = Image.new("RGB", (columns * across - GAP, rows * down - GAP), "white")
@@ -22,7 +22,7 @@ def tile(panels: Sequence[Image.Image], columns: int) -> Image.Image:
 def with_text(
     panel: Image.Image, lines: Sequence[str], *, above: bool = False, font_size: int = 14
 ) -> Image.Image:
-    """A panel with lines of text below it, or above it. A line that is too long is cut off."""
+    """Adds lines of text below a panel, or above it. A line that is too long is cut off."""
     line_height = font_size + 8
     height = line_height * len(lines)
     canvas = Image.new("RGB", (panel.width, panel.height + height), "white")

@@ -1,1 +1,1 @@
-"""The networks for images of 32 × 32 pixels (CIFAR): a file for each family, and what they share."""
+"""The networks for images of 32 × 32 pixels (CIFAR): a module for each family, and one for shared code."""

@@ -1,4 +1,4 @@
-"""What the CIFAR networks share: how they are wrapped, their depth, and their random weights."""
+"""Shared by the CIFAR networks: wrapping, the number of blocks for a depth, and random weights."""
 
 from typing import Any
 
@@ -19,16 +19,16 @@ def wrap_cifar(
     copied: str | None = None,
     **kwargs: Any,
 ) -> ABN:
-    """Retrofits a network of these families, as the official code does unless an argument says otherwise.
+    """Adds an attention branch to a CIFAR network, as in the official code unless an argument says otherwise.
 
     Args:
-        backbone: Already for the right number of classes.
-        split: Name of the submodule after which it is cut.
+        backbone: CIFAR network, for the right number of classes.
+        split: Name of the submodule after which the backbone is cut.
         in_channels: Channels of the images.
         stage: As for :func:`abn.wrap_backbone`.
-        copied: Name of the submodule that ``stage="copy"`` copies, where the official code does not copy all
-            up to the last feature map.
-        **kwargs: Of :func:`abn.wrap_backbone`.
+        copied: Name of the submodule that ``stage="copy"`` copies. Default: everything from the split to the
+            last feature map.
+        **kwargs: Other arguments of :func:`abn.wrap_backbone`.
 
     Raises:
         TypeError: If ``tasks`` is among the arguments.
@@ -48,12 +48,12 @@ def wrap_cifar(
 
 
 def blocks_per_stage(depth: int, layers_per_block: int, other_layers: int) -> int:
-    """Number of blocks in each of the three stages of a network of so many layers.
+    """Returns the number of blocks in each of the three stages of a network with ``depth`` layers.
 
     Args:
-        depth: Layers with weights, as in the network's name.
-        layers_per_block: Of these, in one block.
-        other_layers: Of these, outside the stages.
+        depth: Number of layers with weights, as in the network's name.
+        layers_per_block: Number of layers with weights in one block.
+        other_layers: Number of layers with weights outside the stages.
 
     Raises:
         ValueError: If no number of blocks makes this depth.
@@ -67,9 +67,9 @@ def blocks_per_stage(depth: int, layers_per_block: int, other_layers: int) -> in
 
 
 def init_convolutions(network: nn.Module) -> None:
-    """Gives every convolution random weights of He et al. (2015), by the number of its outputs.
+    """Gives every convolution the random weights of He et al. (2015), scaled by the number of its outputs.
 
-    As in the official code; PyTorch's own norms start as they do there.
+    The official code does so too. Its norms start as PyTorch's own do, so they are left as they are.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,6 +1,6 @@
 """DenseNet-BC for CIFAR: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, section 3.
 
-With an attention branch: the official code's ``models/cifar/densenet.py``, cut after ``trans2``.
+With an attention branch, it is the official code's ``models/cifar/densenet.py``, cut after ``trans2``.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from abn.network import ABN
 
 
 class DenseLayer(nn.Module):
-    """Puts ``growth_rate`` new channels behind those it received, by way of four times as many."""
+    """Appends ``growth_rate`` new channels to its input, through a bottleneck of four times as many."""
 
     def __init__(self, in_channels: int, growth_rate: int, dropout: float) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Fewer channels at half the resolution."""
+    """Reduces the number of channels, and halves the resolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Transition(nn.Module):
 
 
 class CifarDenseNet(nn.Module):
-    """A DenseNet-BC of three dense blocks with so many layers each; see :func:`cifar_densenet`."""
+    """A DenseNet-BC of three dense blocks with ``layers`` layers each, see :func:`cifar_densenet`."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class CifarDenseNet(nn.Module):
         init_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K)."""
+        """Classifies images (B, C, H, W) by logits (B, K)."""
         features = self.conv1(images)
         features = self.trans1(self.dense1(features))
         features = self.trans2(self.dense2(features))
@@ -103,16 +103,16 @@ def cifar_densenet(
     """DenseNet-BC (L = ``depth``, k = ``growth_rate``) for CIFAR.
 
     Args:
-        depth: 6n + 4.
-        growth_rate: Channels that a layer adds.
+        depth: Number of layers L with weights, 6n + 4.
+        growth_rate: Number of channels k that each layer adds.
         compression: Share of its channels that a transition keeps, the paper's θ. The official code's
-            ``--compressionRate`` is one over it.
+            ``--compressionRate`` is 1 / θ.
         dropout: Probability of dropping a value that a layer adds.
         num_classes: Number of classes K.
         in_channels: Channels of the images.
 
     Raises:
-        ValueError: If there is no such depth or compression.
+        ValueError: If ``depth`` is not 6n + 4, or ``compression`` is not in (0, 1].
 
     Example:
         >>> import torch
@@ -146,8 +146,8 @@ def abn_cifar_densenet(
     """DenseNet-BC for CIFAR with an attention branch; arguments as for :func:`cifar_densenet`.
 
     Args:
-        stage: As for :func:`abn.wrap_backbone`, but the copy is of the last dense block alone: as in the
-            official code, the norm and the ReLU that follow it belong to the perception branch.
+        stage: As for :func:`abn.wrap_backbone`, but ``"copy"`` copies the last dense block alone. As in the
+            official code, the norm and the ReLU behind the block belong to the perception branch.
         **kwargs: ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
     """
     backbone = cifar_densenet(

@@ -1,6 +1,6 @@
 """ResNets for CIFAR: He et al., "Deep Residual Learning", CVPR 2016, section 4.2.
 
-With an attention branch: the official code's ``models/cifar/resnet.py``, cut after ``layer2``.
+With an attention branch, it is the official code's ``models/cifar/resnet.py``, cut after ``layer2``.
 """
 
 from typing import Any
@@ -17,14 +17,14 @@ class CifarResNet(nn.Module):
     """A residual network of three stages for small images, on torchvision's blocks.
 
     Args:
-        block: Block of two convolutions, or of three with a bottleneck.
+        block: Class of the blocks, with two convolutions, or with three that form a bottleneck.
         blocks: Number of blocks per stage.
         num_classes: Number of classes K.
         in_channels: Channels of the images.
-        width: Channels of the stem and of the first stage's blocks; each stage doubles them, and a
-            bottleneck puts out four times as many.
-        groups: Groups of the bottlenecks' 3×3 convolutions (ResNeXt's cardinality).
-        base_width: Channels of such a group in the first stage, where ``width`` is 64.
+        width: Channels of the stem and of the first stage's blocks. Each further stage doubles this number.
+            A bottleneck has four times as many output channels.
+        groups: Number of groups of the bottlenecks' 3×3 convolutions (ResNeXt's cardinality).
+        base_width: Channels of each group in the first stage, if ``width`` is 64.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class CifarResNet(nn.Module):
         init_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K)."""
+        """Classifies images (B, C, H, W) by logits (B, K)."""
         features = self.relu(self.bn1(self.conv1(images)))
         features = self.layer3(self.layer2(self.layer1(features)))  # (B, C', H / 4, W / 4)
         logits: Tensor = self.fc(self.avgpool(features).flatten(1))
@@ -72,13 +72,13 @@ def cifar_resnet(depth: int, *, num_classes: int = 10, in_channels: int = 3) -> 
     """ResNet-``depth`` for CIFAR.
 
     Args:
-        depth: 6n + 2. From 44 on the blocks are bottlenecks, as in the official code and in the code it
-            descends from, so that its "ResNet-110" has 164 layers.
+        depth: Depth in the network's name, 6n + 2. From 44 on, the blocks are bottlenecks, as in the official
+            code and in the code that it descends from. The official "ResNet-110" therefore has 164 layers.
         num_classes: Number of classes K.
         in_channels: Channels of the images.
 
     Raises:
-        ValueError: If there is no such depth.
+        ValueError: If ``depth`` is not 6n + 2.
 
     Example:
         >>> import torch

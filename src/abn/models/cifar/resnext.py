@@ -1,6 +1,6 @@
 """ResNeXt for CIFAR: Xie et al., "Aggregated Residual Transformations", CVPR 2017, section 5.3.
 
-With an attention branch: the official code's ``models/cifar/resnext.py``, cut after its ``stage_2``.
+With an attention branch, it is the official code's ``models/cifar/resnext.py``, cut after its ``stage_2``.
 """
 
 from typing import Any
@@ -26,14 +26,14 @@ def cifar_resnext(
     """ResNeXt-``depth``, ``cardinality`` × ``base_width`` d, for CIFAR.
 
     Args:
-        depth: 9n + 2.
-        cardinality: Groups of the 3×3 convolutions.
-        base_width: Channels of each group in the first stage; each further stage doubles them.
+        depth: Number of layers with weights, 9n + 2.
+        cardinality: Number of groups of the 3×3 convolutions.
+        base_width: Channels of each group in the first stage. Each further stage doubles this number.
         num_classes: Number of classes K.
         in_channels: Channels of the images.
 
     Raises:
-        ValueError: If there is no such depth.
+        ValueError: If ``depth`` is not 9n + 2.
 
     Example:
         >>> import torch
@@ -63,7 +63,8 @@ def abn_cifar_resnext(
 ) -> ABN:
     """ResNeXt for CIFAR with an attention branch; arguments as for :func:`cifar_resnext`.
 
-    Unlike in the other families, no norm follows the attention branch's stage: see :class:`UnappliedNorm`.
+    Unlike in the other CIFAR networks, no norm is applied behind the attention branch's stage: see
+    :class:`UnappliedNorm`.
 
     Args:
         **kwargs: ``stage``, ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
@@ -76,9 +77,10 @@ def abn_cifar_resnext(
 
 
 class UnappliedNorm(nn.Module):
-    """The norm behind the stage of the official ResNeXt, which is in its checkpoints, but not in its forward.
+    """A norm that the official ResNeXt has behind its attention branch's stage, but never applies.
 
-    It is kept, without gradients, so that checkpoints go both ways unchanged.
+    Its weights are in the official checkpoints. They are kept here, without gradients, so that checkpoints
+    can be converted there and back unchanged.
     """
 
     def __init__(self, num_features: int) -> None:

@@ -1,6 +1,6 @@
 """Wide ResNets for CIFAR: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, section 2.
 
-With an attention branch: the official code's ``models/cifar/wrn.py``, cut after ``block2``.
+With an attention branch, it is the official code's ``models/cifar/wrn.py``, cut after ``block2``.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from abn.network import ABN
 
 
 class PreActivationBlock(nn.Module):
-    """Two 3×3 convolutions, each behind its norm and ReLU, with dropout between them."""
+    """A residual block of two 3×3 convolutions, each behind a norm and a ReLU, with dropout between them."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class PreActivationBlock(nn.Module):
 
 
 class CifarWideResNet(nn.Module):
-    """A wide residual network of three stages with so many blocks each; see :func:`cifar_wide_resnet`."""
+    """A wide residual network of three stages of ``blocks`` blocks each, see :func:`cifar_wide_resnet`."""
 
     def __init__(
         self, blocks: int, widen_factor: int, *, dropout: float, num_classes: int, in_channels: int
@@ -59,7 +59,7 @@ class CifarWideResNet(nn.Module):
         init_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K)."""
+        """Classifies images (B, C, H, W) by logits (B, K)."""
         features = self.block3(self.block2(self.block1(self.conv1(images))))
         features = self.relu(self.bn1(features))  # (B, C', H / 4, W / 4)
         logits: Tensor = self.fc(self.avgpool(features).flatten(1))
@@ -78,14 +78,14 @@ def cifar_wide_resnet(
     """WRN-``depth``-``widen_factor`` for CIFAR.
 
     Args:
-        depth: 6n + 4.
-        widen_factor: Times as many channels as a ResNet for CIFAR has.
+        depth: Depth in the network's name, 6n + 4.
+        widen_factor: Factor for the numbers of channels, which are 16, 32 and 64 in a ResNet for CIFAR.
         dropout: Probability of dropping a value between the two convolutions of a block.
         num_classes: Number of classes K.
         in_channels: Channels of the images.
 
     Raises:
-        ValueError: If there is no such depth.
+        ValueError: If ``depth`` is not 6n + 4.
 
     Example:
         >>> import torch
@@ -115,8 +115,8 @@ def abn_cifar_wide_resnet(
     """Wide ResNet for CIFAR with an attention branch; arguments as for :func:`cifar_wide_resnet`.
 
     Args:
-        stage: As for :func:`abn.wrap_backbone`, but the copy is of ``block3`` alone: as in the official
-            code, the norm and the ReLU that follow it belong to the perception branch.
+        stage: As for :func:`abn.wrap_backbone`, but ``"copy"`` copies ``block3`` alone. As in the official
+            code, the norm and the ReLU behind ``block3`` belong to the perception branch.
         **kwargs: ``map`` and ``mechanism`` of :func:`abn.wrap_backbone`.
     """
     backbone = cifar_wide_resnet(
