@@ -521,6 +521,13 @@ def test_published_weights_are_those_of_forty_tasks(checkpoint, tmp_path, monkey
             hub.sources.check_published(entry, tmp_path / "other.pt")
 
 
+def test_mechanism_that_the_official_code_lacks_is_not_converted(tmp_path):
+    official(mechanism="dimming").save_pretrained(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"has: it is built with {'mechanism': 'dimming'}"):
+        hub.convert(tmp_path / "mine", tmp_path / "theirs.pt")
+    assert not (tmp_path / "args.json").exists()
+
+
 @pytest.mark.parametrize("arguments", [{}, {"map": "scaled_response", "num_classes": 2}])
 @pytest.mark.parametrize("mechanism", ["residual", "multiplicative"])
 def test_conversion_goes_both_ways(arguments, mechanism, tmp_path, caplog):

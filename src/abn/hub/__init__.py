@@ -10,9 +10,9 @@
 - :mod:`abn.hub.bounds`: limits on what a configuration may ask for.
 - :mod:`abn.hub.official`, :mod:`abn.hub.layouts`: the names of weights in the official code.
 
-Four checks are made on a file: its digest (``download``), that it holds nothing but tensors
-(:mod:`abn.checkpoint`), the size of the network that it asks for (``bounds``), and the name and shape of
-every weight (``building``).
+A file is checked before its weights are used: its digest (``download``); that it holds nothing but tensors
+(:mod:`abn.checkpoint`); that a file of the table holds the network that the table names (``sources``); the
+size of the network that it asks for (``bounds``); and the name and shape of every weight (``building``).
 """
 
 from abn.checkpoint import CheckpointError

@@ -93,8 +93,8 @@ def _official_checkpoint(
         expected["response_channels"] = arguments["num_classes"]
     # The shapes have already told the compression; dropout and input size change no output.
     irrelevant = {"compression", "dropout", "input_size", *NOT_ARGUMENTS}
-    if "tasks" in arguments:
-        irrelevant.add("mechanism")  # the official code reads it from args.json
+    if "tasks" in arguments and config.get("mechanism") != "dimming":
+        irrelevant.add("mechanism")  # either mechanism of the official code: it reads which from args.json
     relevant = {key: value for key, value in config.items() if key not in irrelevant and value is not None}
     different = {key: value for key, value in relevant.items() if value != expected.get(key)}
     if "tasks" not in arguments and len(official["att_conv.weight"]) != expected["response_channels"]:

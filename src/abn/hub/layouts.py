@@ -1,7 +1,8 @@
 """How the official code names the weights of each family of networks, and what their shapes tell.
 
 The official code is ``machine-perception-robotics-group/attention_branch_network`` and, for several tasks,
-``machine-perception-robotics-group/ABN_CelebA_PyTorch``.
+``machine-perception-robotics-group/ABN_CelebA_PyTorch``. A new family needs a builder in :mod:`abn.models`,
+and a :class:`Layout` here.
 """
 
 import math

@@ -84,7 +84,11 @@ MAPS = {
         MapKind("scaled_response", bounded=False, signed=True, for_classes=False, for_tasks=True),
     )
 }
-"""Each kind of map by its name. To add a kind, add an entry."""
+"""Each kind of map by its name. To add a kind for one task, or a kind made of evidence, add an entry.
+
+A kind for several tasks that is not made of evidence also needs a branch of its own, see
+:mod:`abn.retrofit.branches`. Which kind is the default is decided in :mod:`abn.retrofit.wrap`.
+"""
 
 
 def check_map(name: str, *, several_tasks: bool | None = None) -> None:

@@ -46,7 +46,7 @@ def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
             map to cut at, or returns anything but logits (B, K).
     """
     chain = checked_chain(backbone, shape)
-    default = None if tokens_of(chain) else chain.split
+    default = None if tokens_of(chain) else chain.default_split
     splits = Splits(
         Split(split.name, *split.shape, stride=round(shape[1] / split.shape[1]), default=i == default)
         for i, split in enumerate(chain.maps)
@@ -59,7 +59,7 @@ def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
 
 
 def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
-    """Cuts the backbone at the split of this name, or, if there is no name, where its last stage begins.
+    """Cuts the backbone at the split of this name, or at the default that :mod:`abn.retrofit.splits` chooses.
 
     Raises:
         CutError: If the backbone cannot be traced, does something that its trace has lost, has no feature
@@ -137,7 +137,7 @@ def _position(chain: Chain, backbone: nn.Module, split: str | None) -> int:
         )
     if split is not None and split not in names[1:]:
         raise CutError(f"{type(backbone).__name__} cannot be cut at split={split!r}. {valid}")
-    return chain.split if split is None else names.index(split)
+    return chain.default_split if split is None else names.index(split)
 
 
 def keep_input(part: fx.GraphModule, features: Shape) -> None:

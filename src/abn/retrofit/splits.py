@@ -79,7 +79,7 @@ class Chain:
     """Number of layers of the whole network."""
     drop: int
     """Index of the map after which the resolution drops for the last time. Pooling at the end is left out."""
-    split: int
+    default_split: int
     """Index of the map at which the last stage begins. 0 if there is no map but the images."""
     end: int
     """Index of the map at which the last stage ends. What follows is pooling."""
@@ -144,10 +144,10 @@ def _chain(backbone: nn.Module, graph: fx.Graph, resized: bool) -> Chain:
     end = last
     while end + 1 < len(maps) and maps[end + 1].pixels == maps[last].pixels:
         end += 1
-    return Chain(graph, maps, layers, drop, _split(maps, layers, drop, end), end)
+    return Chain(graph, maps, layers, drop, _default_split(maps, layers, drop, end), end)
 
 
-def _split(maps: list[FeatureMap], layers: int, drop: int, end: int) -> int:
+def _default_split(maps: list[FeatureMap], layers: int, drop: int, end: int) -> int:
     """Returns the index of the map at which the last stage begins.
 
     Usually that is where the resolution drops for the last time. In some networks, more than three quarters
@@ -214,7 +214,7 @@ def _hiding(chain: Chain, backbone: nn.Module) -> list[str]:
         step = max(before.shape[1] / after.shape[1], before.shape[2] / after.shape[2])
         if len(between) == 1 and round(step) > 2:  # a single stage halves the resolution
             hiding += between
-    if chain.split != drop:
+    if chain.default_split != drop:
         hiding += [node for node in nodes if _layers(node, backbone) > 0.25 * chain.layers]
     names = [str(node.target) for node in hiding if node.op == "call_module"]
     return [name for name in names if any(True for _ in backbone.get_submodule(name).children())]

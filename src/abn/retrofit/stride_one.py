@@ -35,7 +35,7 @@ def stride_one_copy(stage: nn.Module, features: Shape) -> nn.Module | None:
         for name, received in input_shapes(stage, strided, features).items():
             layer = strided[name]
             if isinstance(layer, nn.Conv2d):
-                _keep_size(layer, received)
+                _remove_stride(layer, received)
             elif not list(layer.parameters()):
                 stage.set_submodule(name, _stride_one_pool(layer, received).train(layer.training))
         for block in stage.modules():
@@ -64,7 +64,7 @@ def _is_strided(layer: nn.Module) -> bool:
     return is_layer and any(step != 1 for step in steps)
 
 
-def _keep_size(convolution: nn.Conv2d, received: Shape) -> None:
+def _remove_stride(convolution: nn.Conv2d, received: Shape) -> None:
     convolution.stride = (1, 1)
     if not _keeps_size(convolution, received):
         convolution.padding = "same"

@@ -27,6 +27,12 @@ from abn.retrofit.last_layer import Ending, ending_of, replace_classifier
 from abn.retrofit.splits import Splits
 from abn.retrofit.stages import check_stage, make_stage
 
+PRETRAINED_DEFAULTS = {"stage": "dense", "map": "evidence", "mechanism": "dimming"}
+"""Defaults of :func:`wrap_backbone` for a pretrained backbone."""
+
+NEW_DEFAULTS = {"stage": "copy", "map": "class_activation", "mechanism": "residual"}
+"""Defaults of :func:`wrap_backbone` for a backbone that is trained from nothing."""
+
 
 def wrap_backbone(
     backbone: nn.Module | str,
@@ -141,15 +147,16 @@ def wrap_backbone(
         check_backbone_weights(backbone_weights, backbone_arguments)
     name = backbone if isinstance(backbone, str) else None
     loads_weights = backbone_weights is not None or asks_for_weights(backbone_arguments)
-    published = map is not None and MAPS[map].of_evidence is None  # a map of the official code's networks
+    needs_new_heads = map is not None and MAPS[map].of_evidence is None
     trained = start == "pretrained" or (start is None and (name is None or loads_weights))
-    if published and start is None:
+    if needs_new_heads and start is None:
         if loads_weights and num_classes is None and tasks is None:
             _warn_of_new_heads(f"map={map!r} needs layers that no backbone has")
         trained = False
-    stage = stage or ("dense" if trained else "copy")
-    map = map or ("evidence" if trained else "class_activation")
-    mechanism = mechanism or ("dimming" if trained else "residual")
+    defaults = PRETRAINED_DEFAULTS if trained else NEW_DEFAULTS
+    stage = stage or defaults["stage"]
+    map = map or defaults["map"]
+    mechanism = mechanism or defaults["mechanism"]
     backbone = build_or_copy(backbone, backbone_arguments)
     shape = input_shape(backbone, input_size)
     classes_of_file = None
