@@ -1,7 +1,8 @@
-"""Colored digits of two sizes among clutter, beside a square whose color betrays the class in training.
+"""Makes images of colored digits of two sizes among clutter, beside a square whose color betrays the class.
 
-The scans are those of digits.py. A network that looks at the square learns quickly, and fails on the test
-images, where the square's color is drawn at random; so does a map that points at it.
+The digits are the scans of digits.py. The square betrays the class in training alone: in the test images its
+color is drawn at random. So a network that looks at the square learns quickly, but fails on the test images,
+and a map that points at the square is wrong.
 """
 
 import torch
@@ -10,22 +11,22 @@ from matplotlib.colors import hsv_to_rgb
 from torch import Tensor
 from torch.nn import functional as F
 
-SIZES = (DIGIT, 24)  # of the digits, in pixels
-PIECES = 8  # of other digits, on each canvas
+SIZES = (DIGIT, 24)  # of a digit, in pixels
+PIECES = 8  # pieces of other digits on each canvas
 CLASSES = 10
 
 
 def place_colored(
     digits: Tensor, labels: Tensor, others: Tensor, tied: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Puts digits (N, 16, 16) among pieces of others and a square.
+    """Puts digits (N, 16, 16) among pieces of other digits and a square.
 
     Args:
         digits: (N, 16, 16), in 0..1.
         labels: (N,), their classes.
         others: Digits to cut the pieces from.
         tied: Share of the images whose square has the color of the class.
-        generator: Of all that is drawn at random.
+        generator: Source of all random numbers.
 
     Returns:
         Images (N, 3, 48, 48) and boxes of the digits (N, 4) as x1 y1 x2 y2.
@@ -64,7 +65,7 @@ def place_colored(
 
 
 def _apart(size: int, generator: torch.Generator | None) -> tuple[list[int], list[int]]:
-    """Corners (y, x) of a digit and of a square that do not overlap."""
+    """Draws corners (y, x) of a digit and of a square that do not overlap."""
     while True:
         y, x = torch.randint(CANVAS - size + 1, (2,), generator=generator).tolist()
         v, u = torch.randint(CANVAS - PIECE + 1, (2,), generator=generator).tolist()

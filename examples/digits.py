@@ -1,7 +1,7 @@
-"""Real handwritten digits among clutter: the data of these examples, for which nothing is downloaded.
+"""Makes the images of the examples: real handwritten digits among clutter. Nothing is downloaded.
 
-The digits are scikit-learn's bundled scans. Each is placed at random among pieces of other digits, so that
-the place where a network ought to look is known.
+The digits are scans that come with scikit-learn. Each is placed at random among pieces of other digits, so
+the place where a network should look is known.
 """
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CANVAS, DIGIT, PIECE = 48, 16, 8  # sides in pixels
-PIECES = 10  # of other digits, on each canvas
-TRAINING_DIGITS = 1300  # of 1797; the others are the test set
+PIECES = 10  # pieces of other digits on each canvas
+TRAINING_DIGITS = 1300  # of 1797; the rest is the test set
 
 
 def scans(train: bool) -> tuple[Tensor, Tensor]:
-    """Digits (N, 16, 16), in 0..1, and their labels (N,)."""
+    """Loads digits (N, 16, 16), in 0..1, and their labels (N,)."""
     data = load_digits()
     chosen = slice(TRAINING_DIGITS) if train else slice(TRAINING_DIGITS, None)
     digits = torch.from_numpy(data.images[chosen]).float() / 16
@@ -24,7 +24,7 @@ def scans(train: bool) -> tuple[Tensor, Tensor]:
 
 
 def place(digits: Tensor, others: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Puts digits (N, 16, 16) among pieces of others: images (N, 1, 48, 48), boxes (N, 4) as x1 y1 x2 y2."""
+    """Puts digits (N, 16, 16) among pieces of others, in images (N, 1, 48, 48); boxes (N, 4): x1 y1 x2 y2."""
 
     def draw(limit: int, *size: int) -> list:
         return torch.randint(limit, (len(digits), *size), generator=generator).tolist()

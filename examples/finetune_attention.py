@@ -4,9 +4,9 @@
 
 The network learns colored digits beside a square whose color betrays the class in nine of ten training images
 (colored_digits.py). It learns to look at the square, and fails on the test images, where the color tells
-nothing. For a tenth of the digits, first those that the network gets wrong in training, the map is then
-edited: here it is the digit's box, which is known. Training goes on with a loss on these maps, and beside it,
-to compare, without. Ten minutes on one CPU core that knows bfloat16.
+nothing. Then the map is edited for a tenth of the digits, first those that the network gets wrong in
+training: the edited map is the digit's box, which is known here. Training goes on with a loss on these maps
+and, to compare, without it. Ten minutes on one CPU core that supports bfloat16.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from abn.losses import Guidance
 BETRAYED = 0.9  # share of the training images whose square has the color of the class
 EDITED = 0.1  # share of the training digits whose maps are edited
 WEIGHTS: dict[Guidance, float] = {"match": 0.3, "suppress_outside": 0.3, "energy": 3.0}
-"""γ of each map loss."""
+"""Weight γ of each loss on maps."""
 BATCH = 64
 LEARNING_RATE = 3e-3
 Figures = dict[str, float]
@@ -37,15 +37,15 @@ class Images(NamedTuple):
     pixels: Tensor  # (N, 3, 48, 48), in 0..1
     labels: Tensor  # (N,)
     boxes: Tensor  # (N, 4), x1 y1 x2 y2 of the digits
-    digits: Tensor  # (N,), which of the scanned digits each shows
+    digits: Tensor  # (N,), index of the scan in each image
 
     def part(self, chosen: Tensor) -> "Images":
-        pixels = self.pixels[chosen].contiguous(memory_format=torch.channels_last)  # as CPUs prefer
+        pixels = self.pixels[chosen].contiguous(memory_format=torch.channels_last)  # faster on CPUs
         return Images(pixels, self.labels[chosen], self.boxes[chosen], self.digits[chosen])
 
 
 def make_images(train: bool, betrayed: float, generator: torch.Generator) -> Images:
-    """Places all scanned digits of the training or the test set anew."""
+    """Puts each scanned digit of the training or the test set at a new random place."""
     digits, labels = scans(train)
     pixels, boxes = place_colored(digits, labels, digits, betrayed, generator)
     return Images(pixels, labels, boxes, torch.arange(len(labels)))
@@ -55,17 +55,17 @@ Loss = Callable[[ABNOutput, Images], Tensor]
 
 
 def score_loss(output: ABNOutput, batch: Images) -> Tensor:
-    """The loss of the paper."""
+    """Computes the loss of the paper."""
     return ABNLoss()(output, batch.labels)
 
 
 def guided_loss(guidance: Guidance, weight: float, edited: Tensor) -> Loss:
-    """The loss of the paper, and γ times that of the edited maps.
+    """Returns a loss: the loss of the paper, plus γ times the loss on the edited maps.
 
     Args:
         guidance: Kind of the loss on maps.
-        weight: Its weight γ.
-        edited: (N,), bool: the scanned digits whose maps were edited. Others have no loss on their maps.
+        weight: Weight γ of the loss on maps.
+        edited: (N,), bool: the scanned digits whose maps were edited. Other digits have no loss on maps.
     """
     of_maps = AttentionMapLoss(guidance)
 
@@ -80,7 +80,7 @@ def guided_loss(guidance: Guidance, weight: float, edited: Tensor) -> Loss:
 def train(
     model: ABN, loss: Loss, betrayed: float, seed: int, epochs: int, learning_rate: float = LEARNING_RATE
 ) -> None:
-    """Trains a network in place: AdamW, the learning rate up for a tenth of the steps and then down."""
+    """Trains a network in place by AdamW. The learning rate rises for a tenth of the steps, then it falls."""
     generator = torch.Generator().manual_seed(1000 + seed)
     model.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
@@ -103,14 +103,14 @@ def train(
 
 @torch.no_grad()
 def predict(model: ABN, images: Images) -> ABNOutput:
-    """Scores and maps of all images."""
+    """Computes scores and maps of all images."""
     model.eval()
     outputs = [model(pixels) for pixels in images.pixels.split(BATCH)]
     return ABNOutput(*map(torch.cat, zip(*outputs, strict=True)))
 
 
 def figures_of(model: ABN, test: Images) -> Figures:
-    """Accuracy, and where the maps point."""
+    """Measures the accuracy, and where the maps point."""
     output = predict(model, test)
     masks = metrics.box_masks(test.boxes, test.pixels.shape[-2:])
     right = output.perception_logits.argmax(dim=1) == test.labels
@@ -122,7 +122,7 @@ def figures_of(model: ABN, test: Images) -> Figures:
 
 
 def choose_to_edit(model: ABN, images: Images, count: int, generator: torch.Generator) -> Tensor:
-    """Which digits (N,) to edit the maps of: those that are misclassified, then others at random."""
+    """Chooses the digits (N,) whose maps are edited: misclassified ones first, then others at random."""
     right = predict(model, images).perception_logits.argmax(dim=1) == images.labels
     order = torch.argsort(right + torch.rand(len(right), generator=generator))  # wrong ones are below 1
     chosen = torch.zeros(len(right), dtype=torch.bool)
@@ -133,13 +133,13 @@ def choose_to_edit(model: ABN, images: Images, count: int, generator: torch.Gene
 def experiment(
     seed: int, epochs: int, more_epochs: int, weights: Mapping[Guidance, float]
 ) -> dict[str, Figures]:
-    """Figures on the test images of a network that was never misled, of one that was, and of its corrections.
+    """Measures a network that was never misled, a misled one, and its corrections, on the test images.
 
     Args:
-        seed: Of the weights and the images.
-        epochs: Of the training.
-        more_epochs: Of the fine-tuning.
-        weights: The map losses to try, with their γ.
+        seed: Seed of the weights and the images.
+        epochs: Epochs of the training.
+        more_epochs: Epochs of the fine-tuning.
+        weights: Losses on maps to try, with their weights γ.
     """
     test = make_images(False, 0.0, torch.Generator().manual_seed(0))
 

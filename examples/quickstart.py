@@ -21,7 +21,7 @@ from abn.visualize import grid
 
 
 class SmallCNN(nn.Module):
-    """A plain network, such as one has: nothing in it knows of attention."""
+    """A plain network, as you may have one: it knows nothing of attention."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

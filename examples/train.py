@@ -5,7 +5,8 @@
     python examples/train.py --recipe examples/recipes/cifar100_resnet110.yaml
     torchrun --nproc-per-node 8 examples/train.py --recipe examples/recipes/imagenet_resnet50.yaml
 
-Ctrl-C saves and leaves; the same command with --resume goes on as if nothing had happened: docs/training.md.
+Ctrl-C saves the state and ends the run. The same command with --resume goes on as if nothing had happened.
+See docs/training.md.
 """
 
 import math
@@ -43,10 +44,10 @@ from abn import ABNLoss
 
 
 class Trainer:
-    """A network, its data, and all that a run changes.
+    """Holds a network, its data, and everything that changes in a run.
 
-    Random numbers and the learning rate are functions of the place in the run, epoch and step, so that no
-    state of theirs has to be kept.
+    Random numbers and the learning rate depend only on epoch and step, so that no state of theirs has to be
+    saved.
     """
 
     def __init__(self, options: Namespace, processes: Processes, stop: StopRequest) -> None:
@@ -74,18 +75,18 @@ class Trainer:
         classes = len(self.data.classes)
         self.mixup = Mixup(options.mixup, label_smoothing=0, num_classes=classes) if options.mixup else None
 
-        self.epoch = self.step = 0  # epochs done, and batches of the one after them
-        self.totals = Totals(self.branches)  # of these batches
+        self.epoch = self.step = 0  # epochs done, and batches done of the next one
+        self.totals = Totals(self.branches)  # over these batches
         self.best = -1.0  # accuracy on the validation images
         self.history: list[dict[str, Any]] = []  # figures of each epoch
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and kept."""
+        """The network that is evaluated and saved."""
         return self.model if self.ema is None else self.ema.module
 
     def train(self) -> None:
-        """Trains from where the last run stopped to the last epoch."""
+        """Trains to the last epoch, from where the last run stopped."""
         options, processes = self.options, self.processes
         self.restore()
         if self.epoch < options.epochs:
@@ -113,7 +114,7 @@ class Trainer:
                 if accuracy > self.best:
                     save_network(self.evaluated, options.output / "best")
             self.best = max(self.best, accuracy)
-            self.save()  # after all else: whatever a killed run did beyond it is done again
+            self.save()  # last: what a killed run did after it is done again
         if report is not None:
             report.summary(self.history)
 
@@ -149,7 +150,7 @@ class Trainer:
         }
 
     def train_step(self, forward: nn.Module, batch: list[Tensor]) -> None:
-        """One step of the optimizer."""
+        """Makes one step of the optimizer."""
         options, number = self.options, self.epoch * len(self.batches) + self.step
         seed_everything("step", options.seed, self.epoch, self.step, self.processes.rank)  # dropout, mixup
         images, targets = self.to_device(batch)
@@ -172,7 +173,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Losses and accuracies of the branches on all validation images, each counted once.
+        """Measures losses and accuracies of the branches on all validation images, each counted once.
 
         Raises:
             Stopped: As in :meth:`train_epoch`.
@@ -194,13 +195,13 @@ class Trainer:
         return {f"validation_{name}": value for name, value in means.items()}
 
     def means_of_all(self, totals: Totals) -> dict[str, float]:
-        """Losses and accuracies over the images of all processes."""
+        """Returns losses and accuracies over the images of all processes."""
         means = Totals(self.branches, self.processes.sum(totals.sums)).means()
         self.check_finite(means)
         return means
 
     def check_finite(self, means: dict[str, float]) -> None:
-        """Raises a ValueError if the training has diverged, so that nothing of it is saved."""
+        """Raises a ValueError if the training has diverged, so that no diverged state is saved."""
         if not all(map(math.isfinite, means.values())):
             raise ValueError(
                 f"the loss in epoch {self.epoch + 1} is not a number any more: lower --learning-rate, or add "
@@ -208,7 +209,7 @@ class Trainer:
             )
 
     def check_for_stop(self, failure: str | None) -> None:
-        """Raises in all processes if one was asked to stop or cannot go on."""
+        """Raises ``Stopped`` in all processes if one was asked to stop or cannot go on."""
         if self.processes.any(self.stop.received > 0 or failure is not None):
             raise Stopped("asked to stop" if self.stop.received else failure or "another process stopped")
 
@@ -222,7 +223,7 @@ class Trainer:
         return torch.autocast(self.processes.device.type, precision, enabled=self.options.amp is not None)
 
     def save(self) -> None:
-        """Writes a checkpoint, in one of the processes."""
+        """Writes a checkpoint, in the leading process."""
         sums = self.processes.sum(self.totals.sums)
         if self.step:
             self.check_finite(Totals(self.branches, sums).means())
@@ -243,7 +244,7 @@ class Trainer:
         """Reads the last checkpoint, if the run is to be resumed and there is one.
 
         Raises:
-            ValueError: If it is of a run with other options, or none can be read.
+            ValueError: If the checkpoint is of a run with other options, or no checkpoint can be read.
         """
         state = load_state(self.options.output, self.processes) if self.options.resume else None
         if state is None:
@@ -255,18 +256,18 @@ class Trainer:
                 self.ema.module.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-        except Exception as error:  # torch may fail in any way on values of another kind
+        except Exception as error:  # torch may raise anything on values of another kind
             raise ValueError(
                 f"the checkpoint in {self.options.output} does not hold the state of this run: {error}"
             ) from error
-        if self.processes.leader:  # the sums are those of all processes
+        if self.processes.leader:  # the sums are over all processes
             self.totals.sums = state["sums"]
         for name in ("epoch", "step", "best", "history"):
             setattr(self, name, state[name])
 
 
 def run(options: Namespace, stop: StopRequest) -> str | None:
-    """Trains or evaluates, and returns what went wrong. By then the processes that load images have ended."""
+    """Trains or evaluates. Returns an error message, if any, when processes that load images have ended."""
     try:
         with Processes(options.device) as processes:
             trainer = Trainer(options, processes, stop)

@@ -1,1 +1,1 @@
-"""The studies behind the pages of figures in docs/: a page docs/X.md is written by experiments/X."""
+"""The studies behind the pages of figures in docs/. The page docs/X.md is written by experiments/X."""

@@ -4,7 +4,7 @@
     python examples/experiments photos --jobs 2
     python examples/experiments photos --help
 
-Runs that are complete are logged in runs/, and not run again.
+Complete runs are logged in runs/, and are not run again.
 """
 
 import importlib
@@ -20,7 +20,7 @@ EXPERIMENTS = {
     "results": ("experiments.results", "digits with and without an attention branch", "30 minutes"),
     "stages": ("experiments.stages", "other stages of the attention branch", "20 minutes"),
 }
-"""Module, what it measures, and its time on two CPU cores."""
+"""Of each experiment: its module, what it measures, and its time on two CPU cores."""
 
 
 def main() -> None:

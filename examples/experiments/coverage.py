@@ -1,13 +1,13 @@
-"""Wraps every classifier of torchvision and timm, and writes down what became of it.
+"""Wraps every classifier of torchvision and timm, and writes tables of the results.
 
     python examples/experiments coverage  # all of them, in hours; goes on where it stopped
     python examples/experiments coverage --models "timm/resnet*" --directory /tmp
 
-Each model is built with random weights and wrapped, as a pretrained one is, for images of its own size; an
-encoder without a classifier gets one for 1000 classes. Up
-to a limit of parameters it is then run for real, at the smallest size of images that it takes: a map of ones
-must give the plain model's logits bit for bit, the dense stage must hold the model's own last feature map,
-and the loss must give every parameter a gradient. Larger ones stay on the meta device.
+Each model is built with random weights and wrapped as if it were pretrained, for images of its own size. An
+encoder without a classifier gets one for 1000 classes. A model with few enough parameters is then run with
+numbers, at the smallest size of images that it takes: a map of ones must give the plain model's logits bit
+for bit, the dense stage must hold the model's own last feature map, and the loss must give every parameter a
+gradient. Larger models stay on the meta device.
 
 Writes coverage.csv, one row per model, and coverage.md, one row per family.
 """
@@ -70,7 +70,7 @@ def main() -> None:
 
     rows = read(table) if table.exists() else {}
     todo = [name for name in all_models() if fnmatch.fnmatch(name, arguments.models) and name not in rows]
-    # A new process now and then gives back what the libraries keep.
+    # New processes now and then, since the libraries never free some of their memory.
     with multiprocessing.get_context("spawn").Pool(arguments.workers, maxtasksperchild=20) as pool:
         work = pool.imap_unordered(examine, [(name, arguments.limit) for name in todo])
         for row in tqdm(work, total=len(todo), unit="model", disable=None):
@@ -88,7 +88,7 @@ def all_models() -> list[str]:
 
 
 def examine(task: tuple[str, float]) -> dict[str, str]:
-    """One row of the table."""
+    """Wraps one model, and returns its row of the table."""
     name, limit = task
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -105,24 +105,24 @@ def examine(task: tuple[str, float]) -> dict[str, str]:
         with torch.device(device):
             try:
                 model = wrap_backbone(name, start="pretrained", **classes)
-            except ValueError:  # its classifier is read in no such way, or it cannot be cut at all
+            except ValueError:  # its classifier cannot be read pixel by pixel, or it cannot be cut
                 model = wrap_backbone(name, stage="dense", map="evidence", mechanism="dimming", **classes)
         describe(model, input_shape(backbone, None), row)
         if count(backbone) <= limit * 1e6:
             compare(backbone, model, row)
         else:
             row["note"] = "not run: above the limit of parameters"
-    except Exception as error:  # whatever it is belongs into the table
+    except Exception as error:  # any error belongs in the table
         row["note"] = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0][:300]
     return row
 
 
 def build(name: str, limit: float, **arguments: object) -> tuple[nn.Module, str]:
-    """The plain model, and its device: the meta device if it is above the limit, and can be built there."""
+    """Builds the plain model. Its device is meta if it is above the limit, and can be built there."""
     try:
         with torch.device("meta"):
             backbone = create_backbone(name, **arguments)
-    except Exception:  # some compute with numbers when they are built
+    except Exception:  # some models compute with numbers when they are built
         return create_backbone(name, **arguments), "cpu"
     if count(backbone) > limit * 1e6:
         return backbone, "meta"
@@ -151,7 +151,7 @@ def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
     channels, *own_size = input_shape(backbone, None)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.01)  # for those that start at zero
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)  # some parameters start at zero
         own = backbone.state_dict()
         for part in (model.feature_extractor, model.perception_branch.tail):
             for key, value in part.state_dict().items():
@@ -169,7 +169,7 @@ def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
     with torch.no_grad():
         output = model(images, attention_map=torch.ones(1, 1, 1))
     row["image"] = "×".join(map(str, size))
-    alike = torch.equal(*expected)  # then it does not depend on the image, and says nothing
+    alike = torch.equal(*expected)  # then the logits do not depend on the image
     row["equal"] = "yes" if torch.equal(output.perception_logits, expected) and not alike else "no"
     row["dense error"] = dense_error(backbone, images)
     ABNLoss()(model.train()(images), torch.tensor([0, 1])).backward()
@@ -179,7 +179,7 @@ def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
 
 @torch.no_grad()
 def dense_error(backbone: nn.Module, images: torch.Tensor) -> str:
-    """How far the dense stage is from the last feature map where both must be equal, in deviations."""
+    """Tells how far the dense stage is from the last feature map where they must be equal, in deviations."""
     parts = cut(backbone, input_shape(backbone, None), None)
     if parts.stage is None:
         return ""
@@ -263,22 +263,24 @@ def most_common(notes: list[str]) -> str:
 REPORT = """\
 # Which models can be wrapped
 
+Which classifiers of torchvision and timm `wrap_backbone` accepts, family by family. A family is the module of
+the library that defines its models. [coverage.csv](coverage.csv) has a row for each model: where it is cut,
+the shape of its features and of its map, or the reason why it is refused.
 Made by `python examples/experiments coverage` with {versions}.
-[coverage.csv](coverage.csv) has a row for each model: where it is cut, the shape of its features and of its
-map, and the reason where it is refused.
 
-- **wrapped**: `wrap_backbone(name)` returns a network. A family is the module of the library that defines it.
-- **run**: of these, run with numbers, because the model has at most {limit} million parameters. The others
-  were wrapped on the meta device, which knows shapes alone.
-- **equal**: of these, a map of ones gives the logits of the plain model bit for bit, and these logits depend
-  on the image.
-- **gradients**: of these, the loss gives every parameter a gradient.
-- **dense**, **keeps its stride**, **none**: what the attention branch runs first. A copy of the last stage at
-  every pixel, with a map as fine as the features; a plain copy, with a map that is resized to them; or
-  nothing, because no stage lies behind the split.
-- **exact**: of the dense stages that were run, those that hold the model's own last feature map at every r-th
-  pixel, to {exact:g} of its standard deviation.
-- **classifier**: the attention branch starts from the model's own classifier. The others start anew.
+- **wrapped**: models for which `wrap_backbone(name)` returns a network.
+- **run**: wrapped models that were run with numbers, because they have at most {limit} million parameters.
+  The others were wrapped on the meta device, which knows shapes alone.
+- **equal**: run models whose logits with a map of ones are the plain model's, bit for bit, and depend on the
+  image.
+- **gradients**: run models in which the loss gives every parameter a gradient.
+- **dense**, **keeps its stride**, **none**: what the attention branch runs first. *dense*: a copy of the last
+  stage, run at every pixel; the map is as fine as the features. *keeps its stride*: a plain copy of the last
+  stage; the map is resized to the features. *none*: nothing, because no stage lies behind the split.
+- **exact**: dense stages that were run and hold the model's own last feature map at every r-th pixel, where r
+  is the stride of the last stage, to {exact:g} of the standard deviation of that feature map.
+- **classifier**: wrapped models whose attention branch starts from the model's own classifier. In the other
+  models the attention branch starts from a new classifier.
 
 {wrapped}
 

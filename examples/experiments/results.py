@@ -2,9 +2,9 @@
 
     python examples/experiments results
 
-ResNet-20 on handwritten digits among clutter (examples/digits.py), five seeds each, the same budget: half an
-hour on one CPU core that knows bfloat16. Runs that are complete are not run again, and interrupted ones
-are resumed.
+ResNet-20 learns handwritten digits among clutter (examples/digits.py), with five seeds for each of the two
+networks and equal budgets. Half an hour on one CPU core that supports bfloat16. Complete runs are not run
+again, and interrupted runs are resumed.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def run(output: Path, plain: bool, *options: object) -> Rows:
 
 
 def report(plain: list[Rows], abn: list[Rows], times: list[tuple[float, float]], epochs: int) -> str:
-    """The page, from the logs of all seeds, and seconds per epoch without and with the branch."""
+    """Returns the page, from the logs of all seeds, and seconds per epoch without and with the branch."""
     columns = {
         "plain": [100 * float(rows[-1]["validation_top1_plain"]) for rows in plain],
         "ABN, attention branch": [100 * float(rows[-1]["validation_top1_attention"]) for rows in abn],
@@ -73,23 +73,24 @@ def report(plain: list[Rows], abn: list[Rows], times: list[tuple[float, float]],
 PAGE = """\
 # With and without an attention branch
 
+Accuracy of a small network with and without an attention branch, and the time of an epoch.
 Written by `python examples/experiments results` from the logs of its runs.
 
-ResNet-20 for CIFAR on handwritten digits among clutter, 48 × 48, 1300 images to train on and
-497 to test on (`examples/digits.py`); {epochs} epochs of
+ResNet-20 for CIFAR learns handwritten digits among clutter, 48 × 48 pixels, with 1300 images to train on and
+497 to test on (`examples/digits.py`). Each run trains for {epochs} epochs with
 
 ```bash
 python examples/train.py {command} --seed 0  # with --plain, and without
 ```
 
-with all other options at their defaults. Accuracy on the test images after the last epoch, in %:
+and all other options at their defaults. Accuracy on the test images after the last epoch, in %:
 
 {results}
 
-The perception branch, which is the prediction, differs from the plain network by {gain:+.1f} in the mean.
+The perception branch gives the prediction. Its mean accuracy differs from the plain network's by {gain:+.1f}.
 
-Time per epoch with the attention branch over that without, in {pairs} pairs of epochs in turn:
-median {median:.2f}, from {least:.2f} to {most:.2f}. Both draw their digits within that time.
+Time of an epoch with the attention branch, over the time of an epoch without, in {pairs} pairs of epochs in
+turn: median {median:.2f}, from {least:.2f} to {most:.2f}. Both times include drawing the digits.
 
 {machine}, one thread, {versions}.
 """

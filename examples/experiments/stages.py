@@ -2,8 +2,8 @@
 
     python examples/experiments stages --jobs 2 --seeds 3
 
-The experiment behind docs/explanations.md, with other stages in place of the copy. Twenty minutes on two CPU
-cores that know bfloat16. Runs that are complete are not run again.
+Repeats the experiment behind docs/explanations.md, with other stages in place of the copy. Twenty minutes on
+two CPU cores that support bfloat16. Complete runs are not run again.
 """
 
 import platform
@@ -38,13 +38,13 @@ class StageCandidate(Candidate):
     """A network with another stage in its attention branch."""
 
     make: Callable[[int], nn.Module] | None = None
-    """From the channels of the features to a stage of one's own."""
+    """Takes the channels of the features, and returns a stage."""
 
     def network(self, channels: int) -> ABN:
         return abn_cifar_resnet(20, in_channels=channels, **self._all_arguments(FEATURES))
 
     def large(self) -> ABN:
-        """The same for ImageNet; behind a narrow stage with as few responses as a light one has."""
+        """Builds the network for ImageNet. Behind a narrow stage it has as few responses as a light one."""
         narrow = {} if self.make is None else {"response_channels": LARGE_FEATURES // 8}
         return wrap_backbone(LARGE, **self._all_arguments(LARGE_FEATURES), **narrow, num_classes=1000)
 
@@ -53,7 +53,7 @@ class StageCandidate(Candidate):
 
 
 def separable(features: int) -> nn.Module:
-    """A 1×1 convolution to an eighth of the channels, 32 at least, and a depth-wise 3×3 one."""
+    """Builds a 1×1 convolution to an eighth of the channels, at least 32, and a depth-wise 3×3 one."""
     width = max(features // 8, 32)
     return nn.Sequential(
         Conv2dNormActivation(features, width, kernel_size=1),
@@ -62,7 +62,7 @@ def separable(features: int) -> nn.Module:
 
 
 def narrow(features: int) -> nn.Module:
-    """A 1×1 convolution to an eighth of the channels, 16 at least, and a 3×3 one."""
+    """Builds a 1×1 convolution to an eighth of the channels, at least 16, and a full 3×3 convolution."""
     width = max(features // 8, 16)
     return nn.Sequential(
         Conv2dNormActivation(features, width, kernel_size=1),
@@ -79,7 +79,7 @@ STAGES = (
     LIGHT,
     StageCandidate(
         "light_4",
-        "the same, with 4 responses for the 10 classes",
+        "1×1 convolution to an eighth, with 4 responses for the 10 classes",
         "",
         {"stage": "light", "response_channels": 4},
     ),
@@ -89,7 +89,7 @@ STAGES = (
 
 
 def cost_table() -> str:
-    """Arithmetic and weights of ResNet-50 for ImageNet with each stage, over those of the backbone alone."""
+    """Makes the table of FLOPs and parameters of ResNet-50 with each stage, over those of the backbone."""
     networks = {stage.title: stage.large() for stage in STAGES if "response_channels" not in stage.arguments}
     plain = networks[COPY.title]
     backbone = size(nn.Sequential(plain.feature_extractor, plain.perception_branch.tail))
@@ -100,7 +100,7 @@ def cost_table() -> str:
 
 
 def size(network: nn.Module) -> tuple[int, int]:
-    """Floating-point operations for one image of 224 × 224 pixels, and parameters."""
+    """Counts floating-point operations for one image of 224 × 224 pixels, and parameters."""
     network = network.to("meta").eval()
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, 224, 224, device="meta"))
@@ -108,7 +108,7 @@ def size(network: nn.Module) -> tuple[int, int]:
 
 
 def page(directory: Path, seeds: int, epochs: int) -> str:
-    """The page, from the logs."""
+    """Returns the page, from the logs."""
 
     def results(task: Task) -> str:
         entries = [row for stage in STAGES for row in rows(directory, task, stage, seeds)]
@@ -129,24 +129,23 @@ def page(directory: Path, seeds: int, epochs: int) -> str:
 PAGE = """\
 # What the attention branch's stage is worth
 
+The attention branch runs a *stage* before its heads. In the paper the stage is a copy of the backbone's last
+stage, at stride 1. It nearly doubles the arithmetic of a ResNet-50. This page compares it with other stages.
 Written by `python examples/experiments stages` from the logs of its runs: {versions}, {machine}.
-
-The attention branch runs a *stage* before its heads. In the paper it is a copy of the backbone's last stage,
-at stride 1, and nearly doubles the arithmetic of a ResNet-50. Of what could take its place:
 
 ## What it costs
 
-ResNet-50 for ImageNet with the branch, over the backbone alone. The time that it takes:
-[performance.md](performance.md).
+FLOPs and parameters of ResNet-50 for ImageNet with an attention branch, over those of the backbone alone. For
+the time see [performance.md](performance.md).
 
 {cost}
 
 ## What its maps are worth
 
-ResNet-20 for CIFAR, {epochs} epochs, AdamW, batches of {batch}, bfloat16, {seeds} seeds. The tasks and the
-columns are those of [explanations.md](explanations.md), where the plain network and Grad-CAM are too. Each
-cell: mean / worst seed. The features have 32 channels, too few for an eighth of them: the stages with a 1×1
-convolution are 32 channels wide here, the one with a full 3×3 convolution 16.
+ResNet-20 for CIFAR, {epochs} epochs, AdamW, batches of {batch}, bfloat16, {seeds} seeds. Each cell: mean /
+worst seed. [explanations.md](explanations.md) describes the tasks and the columns, and has the figures of
+Grad-CAM of the plain network. The features of this network have 32 channels, too few for an eighth of them.
+So here the stages with a 1×1 convolution are 32 channels wide, or 16 if a full 3×3 convolution follows.
 
 Digits among clutter:
 
@@ -158,16 +157,17 @@ Colored digits beside a square that betrays some:
 
 ## What came of it
 
-- The light stage and none at all have the copy's accuracy within what the seeds differ by, point at the digit
-  as often, and hold more of the map on it. The copy is ahead in the insertion score on the colored digits.
-- A 3×3 convolution behind the narrow one, depth-wise or full, does not pay: less accurate on the colored
-  digits than without, and no steadier. So `"light"` has none.
-- Fewer responses than classes leave the accuracy, and cost the map: it points beside the digit a little more
-  often, and two networks that differ in their seed alone agree less on where they looked. `"light"` has as
-  many responses as classes only up to its own width, an eighth of the features' channels; with more classes,
-  `response_channels=` their number has that price back, for the FLOPs of a branch without a stage.
-- These are few seeds, and small networks on small tasks, whose features see the whole digit before the split.
-  Where the last stage has more to add, a light branch may well know less than a copy: compare the attention
+- With the light stage, or with none, networks are as accurate as with the copy, within the spread of the
+  seeds. Their maps point at the digit as often, and hold more of their energy on it. On the colored digits
+  the copy is ahead of both in the insertion score.
+- A 3×3 convolution behind the 1×1 convolution does not pay, depth-wise or full. On the colored digits the
+  network is less accurate with it. So `"light"` has none.
+- With fewer responses than classes, accuracy stays, but the map suffers. It points beside the digit a little
+  more often, and networks of two seeds agree less on where they looked. `"light"` has as many responses as
+  classes only up to its own width, an eighth of the features' channels. If you have more classes, set
+  `response_channels=` to their number: the map is better again, for the FLOPs of a branch without a stage.
+- These are few seeds, and small networks on small tasks. Their features see the whole digit before the split.
+  Where the last stage has more to add, a light branch may be less accurate than a copy: compare the attention
   branch's own accuracy on your data.
 """
 

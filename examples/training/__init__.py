@@ -1,1 +1,1 @@
-"""What train.py needs beside it, one idea per file."""
+"""The parts of train.py, one idea per file."""

@@ -1,4 +1,4 @@
-"""The state of a run on disk: the last one, and the one before it."""
+"""Keeps the state of a run on disk: the last checkpoint, and the one before it."""
 
 import os
 import sys
@@ -25,31 +25,31 @@ KINDS: dict[str, Any] = {
     "best": float,
     "history": list,
 }
-"""What a checkpoint holds."""
+"""Entries of a checkpoint, with their types."""
 
 
 def save_state(state: dict[str, Any], directory: Path) -> None:
-    """Writes ``last.pt`` in one step; what was there becomes ``previous.pt``.
+    """Writes ``last.pt`` in one step. The old ``last.pt`` becomes ``previous.pt``.
 
     Raises:
-        OSError: If there is no room. What was there before is still there.
+        OSError: If the disk is full. The old checkpoints are still there.
     """
     try:
         with replacing(directory / LAST) as file:
             torch.save(state, file)
             with file.open("rb") as written:
-                os.fsync(written.fileno())  # the last one gives way only to one that is whole
+                os.fsync(written.fileno())  # a complete file must be there before the old one goes
             if (directory / LAST).exists():
                 (directory / LAST).replace(directory / PREVIOUS)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         raise OSError(f"{directory / LAST} could not be written, older ones are kept: {error}") from error
 
 
 def load_state(directory: Path, processes: Processes) -> dict[str, Any] | None:
-    """Reads the last state that is whole; none if there never was one.
+    """Reads the last checkpoint that is not damaged. Returns None if there are no checkpoints.
 
     Raises:
-        ValueError: If there are files, but none can be read.
+        ValueError: If there are checkpoints, but none can be read.
     """
     files = [directory / name for name in (LAST, PREVIOUS) if (directory / name).exists()]
     broken = []
@@ -61,7 +61,7 @@ def load_state(directory: Path, processes: Processes) -> dict[str, Any] | None:
             broken.append(file)
             continue
         processes.wait()  # until all have read
-        if broken and processes.leader:  # it must never take the place of the one that is whole
+        if broken and processes.leader:  # it must never replace the good one
             broken[0].rename(broken[0].with_suffix(".broken"))
         return state
     if files:
@@ -70,18 +70,18 @@ def load_state(directory: Path, processes: Processes) -> dict[str, Any] | None:
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """Reads one file.
+    """Reads one checkpoint.
 
     Raises:
-        ValueError: If it was cut short or damaged, or is no such file.
+        ValueError: If the file is missing, cut short, damaged, or no checkpoint.
     """
     try:
-        with zipfile.ZipFile(file) as archive:  # torch does not compare the check sums
+        with zipfile.ZipFile(file) as archive:  # torch does not compare the checksums
             damaged = archive.testzip()
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}") from None
-    except Exception as error:  # torch may fail in any way on what is no checkpoint
+    except Exception as error:  # torch may raise anything on another kind of file
         raise ValueError(f"{file} cannot be read: it is damaged, or no checkpoint of this trainer") from error
     if damaged is not None:
         raise ValueError(f"{file} cannot be read: {damaged} in it is damaged")
@@ -94,10 +94,10 @@ def read_state(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def alone(directory: Path, processes: Processes) -> Iterator[None]:
-    """Keeps other trainers from writing into the directory, and clears away what a killed one was writing.
+    """Keeps other trainers from writing into the directory. Removes the partial files of a killed trainer.
 
     Raises:
-        ValueError: In all processes, if there is another.
+        ValueError: In all processes, if another trainer is writing there.
     """
     lock = FileLock(directory / ".lock", timeout=0)
     taken = False

@@ -1,4 +1,4 @@
-"""What can be known to go wrong before training begins."""
+"""Finds errors before training begins."""
 
 import shutil
 from argparse import Namespace
@@ -12,16 +12,16 @@ from training.checkpoints import LAST, PREVIOUS
 from training.data import Data
 from training.distributed import Processes
 
-# Options that may change when a run is resumed: they are not about what is learned.
+# Options that may change when a run is resumed: they do not affect what is learned.
 HARMLESS = {"recipe", "resume", "evaluate", "output", "root", "workers", "maps_every", "device"}
 
 
 def check_options(options: Namespace, data: Data, processes: Processes) -> None:
-    """Compares options with the data and the processes.
+    """Checks that the options fit the data and the processes.
 
     Raises:
-        ValueError: If they do not fit together.
-        OSError: If nothing can be written to the output.
+        ValueError: If they do not fit.
+        OSError: If the folder for the output cannot be made.
     """
     size, count = options.batch_size, processes.count
     if size % count:
@@ -48,14 +48,14 @@ def check_options(options: Namespace, data: Data, processes: Processes) -> None:
 
 
 def check_room(model: nn.Module, options: Namespace) -> None:
-    """Compares what checkpoints will take with what the disk has left.
+    """Checks that the disk has room for the checkpoints.
 
     Raises:
-        ValueError: If they would not fit.
+        ValueError: If it does not have enough.
     """
     weights = sum(value.nbytes for value in model.state_dict().values())
-    state = weights * (3 if options.ema is None else 4)  # beside them what an optimizer such as AdamW keeps
-    needed = 3 * state + 2 * weights  # last, previous and the next while it is written; best, and the next
+    state = weights * (3 if options.ema is None else 4)  # with what an optimizer such as AdamW keeps
+    needed = 3 * state + 2 * weights  # last, previous and a new one; best and a new best
     there = [options.output / name for name in (LAST, PREVIOUS, f"best/{WEIGHTS}")]
     needed -= sum(file.stat().st_size for file in there if file.exists())
     free = shutil.disk_usage(options.output).free
@@ -67,18 +67,18 @@ def check_room(model: nn.Module, options: Namespace) -> None:
 
 
 def comparable(options: Namespace, data: Data) -> dict[str, Any]:
-    """What has to stay the same when a run is resumed."""
+    """Returns what must stay the same when a run is resumed."""
     kept = {name: value for name, value in vars(options).items() if name not in HARMLESS}
     return kept | {"classes": data.classes, "training images": len(data.train)}
 
 
 def complete(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a run, with those that were not there yet when it began."""
+    """Adds the defaults of options that did not exist yet when the run began."""
     return {"uncropped": False, "class_weights": None} | options
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], source: Path) -> None:
-    """Compares the options of a run with those of today.
+    """Checks that the options of a run are the same now as when it was saved.
 
     Raises:
         ValueError: If they differ.

@@ -1,4 +1,4 @@
-"""The data sets, and loaders that deal them out to the processes."""
+"""Finds the data sets, and makes loaders that share them among the processes."""
 
 import math
 import sys
@@ -35,15 +35,15 @@ class Data:
     validation: Dataset
     labels: list[int]  # of the training images
     classes: list[str]
-    preprocessing: Preprocessing | None  # None: that of the model
+    preprocessing: Preprocessing | None  # None: the model's own
     augmentation: Callable[[Preprocessing, str | None], Callable[[Image.Image], Tensor]]
 
 
 def find_data(name: str, root: Path, uncropped: bool, processes: Processes) -> Data:
-    """Looks a data set up by name, or as a folder with ``train/`` and ``val/``, one folder per class in each.
+    """Finds a data set by name, or as a folder with ``train/`` and ``val/``, one folder per class in each.
 
     Raises:
-        ValueError, OSError: If there is none, or one that cannot be trained on.
+        ValueError, OSError: If there is no such data set, or it cannot be trained on.
     """
     if name == "digits":
         classes = [str(digit) for digit in range(10)]
@@ -80,7 +80,7 @@ def _ignored_in(folder: str | Path) -> str:
 
 
 class ClassFolders(ImageFolder):
-    """One folder of images per class. Hidden files and folders, which systems leave about, are left out."""
+    """One folder of images per class. Hidden files and folders, which systems create, are left out."""
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
         classes = sorted(path.name for path in Path(directory).glob("[!.]*") if path.is_dir())
@@ -96,7 +96,7 @@ class ClassFolders(ImageFolder):
 
 
 class ClutteredDigits(Dataset):
-    """The digits of the examples: in training at new places in every epoch, in validation always the same."""
+    """The images of digits.py. In training, digits move in every epoch; in validation, they stay in place."""
 
     def __init__(self, train: bool) -> None:
         self.digits, self.labels = scans(train)
@@ -114,12 +114,12 @@ class ClutteredDigits(Dataset):
 
 
 def no_augmentation(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
-    """For digits, which must not be mirrored."""
+    """Returns the preprocessing alone: for digits, which must not be mirrored."""
     return preprocessing
 
 
 def crop_and_flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
-    """The usual augmentation for CIFAR, and the official code's."""
+    """Returns the usual augmentation for CIFAR, which the official code uses too."""
     size = preprocessing.size
     return transforms.Compose(
         [
@@ -133,7 +133,7 @@ def crop_and_flip(preprocessing: Preprocessing, policy: str | None) -> Callable[
 
 
 def flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
-    """For images that are not to be cropped."""
+    """Returns an augmentation for images that must not be cropped."""
     return transforms.Compose(
         [transforms.RandomHorizontalFlip(), *_of_policy(preprocessing, policy), preprocessing]
     )
@@ -148,7 +148,7 @@ def _of_policy(preprocessing: Preprocessing, policy: str | None) -> list[Any]:
 
 
 def crop_resize_and_flip(preprocessing: Preprocessing, policy: str | None) -> Callable[[Image.Image], Tensor]:
-    """The usual augmentation for ImageNet, and the official code's."""
+    """Returns the usual augmentation for ImageNet, which the official code uses too."""
     transform: Callable[[Image.Image], Tensor] = create_transform(
         (3, *preprocessing.size),
         is_training=True,
@@ -163,7 +163,7 @@ def crop_resize_and_flip(preprocessing: Preprocessing, policy: str | None) -> Ca
 
 @dataclass
 class Prepared(Dataset):
-    """Images as tensors. The augmentation of an image depends on seed, epoch and index alone."""
+    """Images as tensors. The augmentation of an image depends only on seed, epoch and index."""
 
     images: Dataset
     transform: Callable[[Image.Image], Tensor]
@@ -178,10 +178,11 @@ class Prepared(Dataset):
 
 @dataclass
 class TrainingBatches:
-    """Shuffles anew in every epoch, cuts the order into batches, and gives each process its part of each.
+    """Shuffles the images in every epoch, cuts them into batches, and gives each process its part of each.
 
-    So a batch holds the same images however many processes share it, and an epoch can be entered at any
-    batch. Images that fill no batch are left out; in the next epoch these are others.
+    So a batch holds the same images however many processes share it, and an epoch can be resumed at any
+    batch. The last images of an epoch are left out if they do not fill a batch; in the next epoch these are
+    other images.
     """
 
     images: int
@@ -208,7 +209,7 @@ def training_loader(
 ) -> DataLoader:
     try:
         augmentation = data.augmentation(preprocessing, options.auto_augment)
-    except (AssertionError, KeyError, ValueError) as error:  # of timm, which reads the policy
+    except (AssertionError, KeyError, ValueError) as error:  # from timm, which reads the policy
         raise ValueError(f"--auto-augment is {options.auto_augment!r}, no policy of timm: {error}") from error
     return _loader(Prepared(data.train, augmentation, options.seed), options.workers, batch_sampler=batches)
 
@@ -216,7 +217,7 @@ def training_loader(
 def validation_loader(
     data: Data, preprocessing: Preprocessing, options: Namespace, processes: Processes
 ) -> DataLoader:
-    """Every image once, in one of the processes, so that these may get different numbers of images."""
+    """Loads every image once, in one of the processes. So processes may get different numbers of images."""
     part = [(0, index) for index in range(processes.rank, len(data.validation), processes.count)]
     batch_size = math.ceil(options.batch_size / processes.count)
     images = Prepared(data.validation, preprocessing)
@@ -235,9 +236,9 @@ def _loader(images: Dataset, workers: int, **arguments: Any) -> DataLoader:
 
 
 def fetch(batches: Iterator[list[Tensor]]) -> tuple[list[Tensor] | None, str | None]:
-    """The next batch, or none if there is no other, or what went wrong: an image that cannot be read."""
+    """Returns the next batch, or None at the end, and an error message if an image cannot be read."""
     try:
         return next(batches, None), None
     except Exception as error:  # whatever a decoder raises
-        # What a loading process raised arrives with its traceback in the text; the last line is the error.
+        # An error in a loading process arrives with its traceback in the text; the last line is the error.
         return None, (str(error).strip() or type(error).__name__).splitlines()[-1]

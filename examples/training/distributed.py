@@ -1,4 +1,4 @@
-"""The processes that train together: one, or those that torchrun started."""
+"""The processes that train together: a single one, or the processes that torchrun started."""
 
 import os
 import resource
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Processes:
-    """Which of how many processes this is, and what they have to do together.
+    """Knows the rank of this process and the number of processes, and does what they must do together.
 
     Args:
         device: ``"cpu"``, ``"cuda"``, ... By default a GPU where there is one.
@@ -24,7 +24,7 @@ class Processes:
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             probe = torch.zeros(1, device=kind)
-            probe.item()  # "meta" holds no numbers
+            probe.item()  # fails on "meta", which holds no numbers
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"--device is {kind!r}, which is not available on this machine: {error}"
@@ -40,18 +40,18 @@ class Processes:
                     )
                 self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
                 torch.cuda.set_device(self.device)
-            # On GPUs gloo serves beside NCCL, for the few numbers that the processes agree on.
+            # On GPUs gloo serves beside NCCL, for the few numbers that the processes exchange on the CPU.
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
             self.count, self.rank = dist.get_world_size(), dist.get_rank()
 
     @property
     def leader(self) -> bool:
-        """Whether this is the one that writes files."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The first process of each machine goes ahead, the others follow: for what is fetched once."""
+        """Lets the first process of each machine go ahead of the others: for what is downloaded once."""
         ahead = int(os.environ.get("LOCAL_RANK", 0)) == 0
         if not ahead:
             self.wait()
@@ -60,11 +60,11 @@ class Processes:
             self.wait()
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Waits until all processes are here."""
         self.any(False)
 
     def any(self, condition: bool) -> bool:
-        """Whether it holds in one of the processes."""
+        """Whether the condition holds in any of the processes."""
         if self.count == 1:
             return condition
         flag = torch.tensor(int(condition))
@@ -72,14 +72,14 @@ class Processes:
         return bool(flag)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Adds tensors of all processes, on the CPU."""
+        """Adds the tensors of all processes, on the CPU."""
         values = values.cpu().clone()
         if self.count > 1:
             dist.all_reduce(values)
         return values
 
     def data_parallel(self, model: nn.Module) -> nn.Module:
-        """The network, its gradients averaged over all processes."""
+        """Returns the network, with its gradients averaged over all processes."""
         if self.count == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
@@ -92,12 +92,12 @@ class Processes:
         return convert_sync_batchnorm(model)
 
     def broadcast_batch_norms(self, model: nn.Module) -> None:
-        """Gives all processes the leader's running averages of batch norms: those that checkpoints hold."""
+        """Gives all processes the leader's running averages of batch norms, which checkpoints hold."""
         if self.count > 1:
             distribute_bn(model, self.count, reduce=False)
 
     def memory(self) -> int:
-        """The most that was in use so far, in bytes: on the GPU, or by this process."""
+        """Returns the peak of memory in use so far, in bytes: on the GPU, or by this process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         unit = 1 if sys.platform == "darwin" else 1024

@@ -1,11 +1,11 @@
-"""Losses and accuracies, branch by branch."""
+"""Measures losses and accuracies, branch by branch."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Totals:
-    """Sums over the images seen so far, of each branch: loss, top-1 hits, top-5 hits, images."""
+    """Sums of each branch over the images seen so far: loss, top-1 hits, top-5 hits, number of images."""
 
     def __init__(self, branches: list[str], sums: Tensor | None = None) -> None:
         self.branches = branches
@@ -13,7 +13,7 @@ class Totals:
 
     @torch.no_grad()
     def add(self, logits: dict[str, Tensor], targets: Tensor, criterion: nn.Module) -> None:
-        """Adds a batch: logits (B, K) by branch, targets (B,), or (B, K) where images are mixed."""
+        """Adds a batch: logits (B, K) by branch, and targets (B,), or (B, K) if images are mixed."""
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         count = torch.tensor(len(labels), device=labels.device)
         sums = []
@@ -22,11 +22,11 @@ class Totals:
             loss = criterion(scores.float(), targets) * count
             sums.append(torch.stack([loss, hits[:, 0].sum(), hits.sum(), count]))
         precision = torch.float32 if labels.device.type == "mps" else torch.float64
-        # The sums stay on the device, so that nothing waits for it.
+        # The sums stay on the device, so that nothing has to wait for the device.
         self.sums = self.sums.to(labels.device, precision) + torch.stack(sums).to(precision)
 
     def means(self) -> dict[str, float]:
-        """Means by measure and branch, such as ``"loss_attention"``; ``top1`` and ``top5`` in 0..1."""
+        """Returns means by measure and branch, such as ``"loss_attention"``. Accuracies are in 0..1."""
         rows = (self.sums[:, :3] / self.sums[:, 3:]).tolist()
         names = ("loss", "top1", "top5")
         return {

@@ -1,4 +1,4 @@
-"""The network to train: by name, or from weights; with its attention branch or without."""
+"""Builds the network to train: by name or from weights, with its attention branch or without."""
 
 import functools
 from argparse import Namespace
@@ -24,7 +24,7 @@ from training.options import DEFAULT_DEPTH, DEFAULT_MODEL
 
 
 def create_network(options: Namespace, data: Data) -> ABN:
-    """Builds the network for these data, which knows how images are prepared and what the classes are called.
+    """Builds the network for these data, with its preprocessing and the names of its classes.
 
     Raises:
         ValueError, OSError: If there is no such model, or it has no such argument.
@@ -60,10 +60,10 @@ def create_network(options: Namespace, data: Data) -> ABN:
 def _loaded(options: Namespace, num_classes: int) -> ABN:
     arguments = dict(options.model_arguments)
     if options.model == DEFAULT_MODEL and arguments.get("depth") == DEFAULT_DEPTH:
-        del arguments["depth"]  # of the model that these weights are in place of
+        del arguments["depth"]  # it belongs to the default model, which these weights replace
     try:
         return abn.hub.load(options.weights, num_classes=num_classes, **arguments)
-    except TypeError as error:  # one of its own arguments, given twice or not as it should be
+    except TypeError as error:  # an argument given twice, or of a wrong kind
         raise ValueError(
             f"{options.weights} is not loaded with the arguments {arguments}: {error}"
         ) from error
@@ -75,7 +75,7 @@ def _build(name: str, arguments: dict[str, Any], num_classes: int, size: tuple[i
             shape = {} if size is None else {"input_size": (3, *size)}
             return abn.wrap_backbone(name, num_classes=num_classes, **shape, **arguments)
         model = abn.create_model(name, num_classes=num_classes, **arguments)
-    except (TypeError, KeyError, AssertionError, RuntimeError) as error:  # of the libraries
+    except (TypeError, KeyError, AssertionError, RuntimeError) as error:  # from the libraries
         raise ValueError(f"{name} is not built with the arguments {arguments}: {error}") from error
     if not isinstance(model, ABN):
         raise ValueError(
@@ -94,12 +94,12 @@ def _of_one_task(model: ABN, name: object) -> ABN:
 
 
 def plain_network(model: ABN) -> nn.Sequential:
-    """The same network without its attention branch: the baseline, from the same initial weights."""
+    """Returns the network without its attention branch: the baseline, with the same initial weights."""
     return nn.Sequential(model.feature_extractor, model.perception_branch.tail)
 
 
 def logits_of(output: ABNOutput | Tensor) -> dict[str, Tensor]:
-    """The scores (B, K) by branch; the prediction is the last."""
+    """Returns the scores (B, K) by branch. The last ones are the prediction."""
     if isinstance(output, Tensor):
         return {"plain": output}
     return {"attention": output.attention_logits, "perception": output.perception_logits}
@@ -108,14 +108,14 @@ def logits_of(output: ABNOutput | Tensor) -> dict[str, Tensor]:
 def checkpoint_activations(model: nn.Module) -> None:
     """Computes each block of the network again in the backward pass, instead of keeping its activations.
 
-    Batch norms see each batch twice, so that their running averages follow faster.
+    Batch norms see each batch twice, so their running averages change faster.
     """
     for block in _blocks(model):
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """What the network is made of, below the modules that only hold others."""
+    """Yields the blocks of the network: the modules below those that only hold other modules."""
     for module in model.children():
         if isinstance(module, (nn.Sequential, GraphModule, AttentionBranch, PerceptionBranch)):
             yield from _blocks(module)
@@ -124,7 +124,7 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def save_network(model: nn.Module, directory: Path) -> None:
-    """Writes a network for use: for ``abn.hub.load``, but for a plain one, of which only the weights."""
+    """Writes a network for ``abn.hub.load``. Of a plain network, only the weights are written."""
     if isinstance(model, ABN):
         model.save_pretrained(directory)
         return
@@ -137,15 +137,15 @@ def save_network(model: nn.Module, directory: Path) -> None:
 
 
 def holds_weights_alone(options: Namespace) -> bool:
-    """Whether what is to be evaluated has to be told which network it is of."""
+    """Whether the file to evaluate holds weights alone, so that the options must name the network."""
     return options.plain or Path(options.evaluate).suffix == ".pt"
 
 
 def load_weights(model: nn.Module, options: Namespace, now: dict[str, Any]) -> None:
-    """Loads a checkpoint of a run, or the best weights of a plain network, into the network it is of.
+    """Loads a checkpoint of a run, or the best weights of a plain network, into the network.
 
     Raises:
-        ValueError, OSError: If it is not there, or of another network.
+        ValueError, OSError: If the file is missing, or belongs to another network.
     """
     source = Path(options.evaluate)
     try:
@@ -158,5 +158,5 @@ def load_weights(model: nn.Module, options: Namespace, now: dict[str, Any]) -> N
         else:
             load_model(model, source / WEIGHTS if source.is_dir() else source)
     except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]  # it names all weights
+        reason = " ".join(str(error).split())[:300]  # the error names all weights
         raise ValueError(f"{source} does not hold the weights of this network: {reason}") from error

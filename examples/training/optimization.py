@@ -1,4 +1,4 @@
-"""Optimizer, learning rate and loss."""
+"""Creates the optimizer, the schedule of the learning rate, and the loss."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 
 def create_optimizer(model: nn.Module, options: Namespace) -> Optimizer:
-    """One of timm's optimizers, with the same settings for all weights, as in the official code."""
+    """Creates one of timm's optimizers, with the same settings for all weights, as in the official code."""
     return create_optimizer_v2(
         list(model.parameters()),
         opt=options.optimizer,
@@ -25,7 +25,7 @@ def create_optimizer(model: nn.Module, options: Namespace) -> Optimizer:
 
 
 def create_schedule(optimizer: Optimizer, options: Namespace, steps: int) -> Scheduler:
-    """The learning rate as a function of the number of steps, of which an epoch has ``steps``."""
+    """Creates the schedule of the learning rate, which changes step by step. An epoch has ``steps`` steps."""
     warmup = {"warmup_t": options.warmup_epochs * steps, "warmup_lr_init": 0.0, "t_in_epochs": False}
     if options.schedule == "cosine":
         falling = (options.epochs - options.warmup_epochs) * steps
@@ -38,7 +38,7 @@ def create_schedule(optimizer: Optimizer, options: Namespace, steps: int) -> Sch
 
 
 def create_criterion(options: Namespace, labels: Sequence[int]) -> nn.CrossEntropyLoss:
-    """The cross-entropy, in which the classes count as the options say: labels are those of the images."""
+    """Creates the cross-entropy. Weights of classes, if asked for, come from the labels of the images."""
     weight = None
     if options.class_weights == "balanced":
         balanced = compute_class_weight("balanced", classes=np.unique(labels), y=labels)

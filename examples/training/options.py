@@ -1,4 +1,4 @@
-"""The command line, and recipes: files that say the same."""
+"""Reads options from the command line, and from recipes: files of options."""
 
 import argparse
 import difflib
@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 from timm.optim import list_optimizers
 
-# Without those that need a second gradient, random numbers of their own, or further libraries.
+# Without optimizers that need a second gradient, random numbers of their own, or further libraries.
 OPTIMIZERS = list_optimizers(exclude_filters=["adahessian", "kron*", "fused*", "bnb*"])
 DEFAULT_MODEL = "abn_cifar_resnet"
 DEFAULT_DEPTH = 20
 
 
 def read_options(words: list[str]) -> argparse.Namespace:
-    """Reads the command line. What a recipe says counts as if it stood before the other options."""
+    """Reads the command line. Options of a recipe come first, so other options override them."""
     parser = _parser()
     recipe = parser.parse_known_args(words)[0].recipe
     options = parser.parse_args(([] if recipe is None else _words(parser, recipe)) + words)
@@ -37,7 +37,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
 
 
 def _words(parser: argparse.ArgumentParser, recipe: Path) -> list[str]:
-    """A recipe as words of the command line: ``batch-size: 128`` as ``--batch-size 128``."""
+    """Turns a recipe into words of the command line: ``batch-size: 128`` into ``--batch-size 128``."""
     try:
         lines = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -61,7 +61,7 @@ def _words(parser: argparse.ArgumentParser, recipe: Path) -> list[str]:
 
 
 def keyword(text: str) -> tuple[str, Any]:
-    """``depth=110`` as ``("depth", 110)``; what is no JSON is a text."""
+    """Turns ``depth=110`` into ``("depth", 110)``. A value that is not JSON stays a string."""
     name, equals, value = text.partition("=")
     if not (name.isidentifier() and equals):
         raise argparse.ArgumentTypeError(f"{text!r}, expected NAME=VALUE, such as depth=110")
@@ -72,7 +72,7 @@ def keyword(text: str) -> tuple[str, Any]:
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
-    """A number from ``low`` to ``high``, for argparse."""
+    """Returns a type for argparse: a number from ``low`` to ``high``."""
 
     def parse(text: str) -> Any:
         try:

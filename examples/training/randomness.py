@@ -1,4 +1,4 @@
-"""Random numbers without a state that would have to be saved."""
+"""Makes random numbers depend on the place in the training alone, so that no state has to be saved."""
 
 import hashlib
 import random
@@ -8,14 +8,14 @@ import torch
 
 
 def seed_of(*place: object) -> int:
-    """A number that depends on a place in the training alone, such as ``("order", seed, epoch)``."""
+    """Returns a number that depends only on a place in the training, such as ``("order", seed, epoch)``."""
     return int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:4], "big")
 
 
 def seed_everything(*place: object) -> None:
-    """Makes the random numbers of Python, NumPy and PyTorch, from here on, a function of the place alone.
+    """Seeds the random numbers of Python, NumPy and PyTorch by a place in the training.
 
-    So a run can be taken up anywhere, by any number of processes, as if it had never been interrupted.
+    So a run can be resumed anywhere, by any number of processes, as if it had never been interrupted.
     """
     seed = seed_of(*place)
     random.seed(seed)

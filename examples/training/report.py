@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress, logs, curves, maps."""
+"""Reports a run: progress, logs, curves and maps."""
 
 import csv
 import time
@@ -18,11 +18,11 @@ from abn.visualize import grid
 from training.data import Data
 from training.distributed import Processes
 
-MAPS = 8  # on a picture
+MAPS = 8  # in a picture
 
 
 class Progress:
-    """A bar for one epoch, entered at a step: the images of all processes, the figures of the first."""
+    """A bar for one epoch, from a step on: it counts all images, with the figures of the first process."""
 
     def __init__(self, epoch: int, step: int, steps: int, options: Namespace, processes: Processes) -> None:
         self.processes, self.batch_size = processes, options.batch_size
@@ -44,7 +44,7 @@ class Progress:
         self.bar.close()
 
     def advance(self) -> bool:
-        """Counts a batch, and says whether it is time to show the figures anew."""
+        """Counts a batch. Returns whether it is time to show new figures."""
         self.bar.update(self.batch_size)
         return not self.bar.disable and (time.monotonic() - self.shown > 1 or self.bar.n >= self.bar.total)
 
@@ -62,17 +62,17 @@ class Progress:
 
 
 class Report:
-    """The files that tell of a run: ``log.csv``, ``curves.png``, ``maps/`` and ``tensorboard/``."""
+    """Writes the files about a run: ``log.csv``, ``curves.png``, ``maps/`` and ``tensorboard/``."""
 
     def __init__(self, options: Namespace, processes: Processes, epoch: int) -> None:
         self.options, self.processes = options, processes
-        # What an interrupted run logged beyond this epoch is struck out.
+        # Removes what an interrupted run logged after this epoch.
         self.board = SummaryWriter(str(options.output / "tensorboard"), purge_step=epoch + 1)
 
     def epoch(
         self, history: list[dict[str, Any]], network: nn.Module, data: Data, preprocessing: Preprocessing
     ) -> None:
-        """Tells of the last epoch."""
+        """Reports the last epoch."""
         row, directory = history[-1], self.options.output
         print(f"epoch {row['epoch']}: {_part(row, 'train')}; {_part(row, 'validation')}", flush=True)
         for name, value in row.items():
@@ -93,7 +93,7 @@ class Report:
                 self._maps(network, data, preprocessing).save(path, format="png")
 
     def summary(self, history: list[dict[str, Any]]) -> None:
-        """Tells of the whole run."""
+        """Reports the whole run."""
         branch = _branches(history[0])[-1]
         best = max(history, key=lambda row: row[f"validation_top1_{branch}"])
         spent = timedelta(seconds=round(sum(row["seconds"] for row in history)))
@@ -105,7 +105,7 @@ class Report:
 
     @torch.no_grad()
     def _maps(self, network: nn.Module, data: Data, preprocessing: Preprocessing) -> Any:
-        """The same validation images every time, spread over the classes, and where the network looks."""
+        """Draws where the network looks, always in the same validation images, spread over the classes."""
         chosen = torch.linspace(0, len(data.validation) - 1, min(MAPS, len(data.validation))).long().tolist()
         pictures, labels = zip(*(data.validation[index] for index in chosen), strict=True)
         images = torch.stack([preprocessing(picture) for picture in pictures]).to(self.processes.device)
@@ -120,7 +120,7 @@ class Report:
             output.attention_map.float(),
             captions=captions,
             panel_size=160,
-            rescale=bool(output.attention_map.max() > 1),  # those of SE-ResNets have no bound
+            rescale=bool(output.attention_map.max() > 1),  # maps of SE-ResNets have no bound
             mean=preprocessing.mean,
             std=preprocessing.std,
         )
@@ -131,7 +131,7 @@ def _branches(row: dict[str, Any]) -> list[str]:
 
 
 def _part(row: dict[str, Any], part: str) -> str:
-    """``"validation loss 0.310 + 0.240, top-1 93.2 / 94.0 % (attention / perception)"``."""
+    """Formats ``"validation loss 0.310 + 0.240, top-1 93.2 / 94.0 % (attention / perception)"``."""
     branches = _branches(row)
     losses = " + ".join(f"{row[f'{part}_loss_{branch}']:.3f}" for branch in branches)
     accuracies = " / ".join(f"{100 * row[f'{part}_top1_{branch}']:.1f}" for branch in branches)
@@ -139,7 +139,7 @@ def _part(row: dict[str, Any], part: str) -> str:
 
 
 def draw_curves(history: list[dict[str, Any]]) -> Figure:
-    """Loss and error of each branch, in training (dotted) and validation."""
+    """Draws loss and error of each branch, in training (dotted) and validation."""
     figure = Figure(figsize=(10, 4))
     epochs = [row["epoch"] for row in history]
     for axes, measure, title in zip(

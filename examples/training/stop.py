@@ -1,11 +1,11 @@
-"""Leaving in good order on Ctrl-C, and when a cluster takes the machine back."""
+"""Ends a run in good order on Ctrl-C, and when a cluster takes the machine back."""
 
 import signal
 from types import FrameType
 
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM, so that training can finish its step and save. A second Ctrl-C is at once."""
+    """Notes SIGINT and SIGTERM, so training can finish its step and save. A second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
         self.received = 0  # number of the signal
@@ -19,13 +19,14 @@ class StopRequest:
 
 
 class Stopped(Exception):  # noqa: N818 - as StopIteration, not always an error
-    """All processes end after the same step: one was asked to, or cannot go on."""
+    """Raised in all processes after the same step, if one was asked to stop or cannot go on."""
 
 
 def wait_for_the_trainer(worker: int) -> None:
-    """For processes that load images: signals to the whole group reach them too, but training has to finish.
+    """Keeps a process that loads images alive on signals, because training has to finish its step.
 
-    The training process ends them; if it does not, they end 30 seconds after SIGTERM.
+    Signals to the whole process group reach the loading processes too. The training process ends them. If it
+    does not, they end 30 seconds after SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))

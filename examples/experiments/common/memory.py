@@ -12,10 +12,10 @@ import torch
 
 
 def added_memory(call: Callable[[], object], device: str = "cpu") -> float:
-    """MiB that a call needs at its peak, beside what is there already.
+    """Measures the MiB that a call adds at its peak to the memory in use.
 
-    On a CPU it is that of the whole process, on Linux alone. Measure it with :func:`in_new_process`: in a
-    process that has run other things, memory that they have freed is used again, and is not counted.
+    On a CPU this is the memory of the whole process; it needs Linux. Measure it with :func:`in_new_process`:
+    a process that has run other things uses the memory again that they have freed, and does not count it.
     """
     if device == "cuda":
         before = torch.cuda.memory_allocated()
@@ -29,7 +29,7 @@ def added_memory(call: Callable[[], object], device: str = "cpu") -> float:
 
 
 def in_new_process(measure: Callable[..., float], *arguments: Any) -> float:
-    """Calls a function in a process of its own, whose C library gives back at once what is freed."""
+    """Calls a function in a new process, whose C library gives freed memory back at once."""
     settings = patch.dict(os.environ, {"MALLOC_MMAP_THRESHOLD_": "65536"})
     with settings, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(measure, *arguments).result()

@@ -1,4 +1,4 @@
-"""A picture of labelled rows, which the experiments share."""
+"""Draws a picture of labelled rows, for several experiments."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,12 +7,12 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-MARGIN = 96  # for the rows' names
+MARGIN = 96  # for the names of the rows
 GAP = 4
 
 
 def labelled_rows(rows: Mapping[str, Sequence[Tensor]]) -> Image.Image:
-    """Panels (3, H, W) in 0..1, all of one size, row by row with the row's name on its left."""
+    """Puts panels (3, H, W) in 0..1, all of one size, into rows with the row's name on the left."""
     panels = [panel for row in rows.values() for panel in row]
     columns, height = len(panels) // len(rows), panels[0].shape[-2]
     picture = to_pil_image(make_grid(panels, nrow=columns, padding=GAP, pad_value=1))

@@ -1,4 +1,4 @@
-"""What the experiments share: their options, runs at once, and results that are logged."""
+"""Options, parallel runs and logged results, for all experiments."""
 
 import argparse
 import json
@@ -16,12 +16,12 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 def options(description: str, directory: Path, *, budget: bool = True) -> argparse.Namespace:
-    """The options of the command line.
+    """Reads the options of the command line.
 
     Args:
         description: What the script does.
         directory: Where runs are logged by default.
-        budget: Whether seeds and epochs may be chosen.
+        budget: Whether there are options for seeds and epochs.
     """
     parser = argparse.ArgumentParser(description=description)
     if budget:
@@ -36,7 +36,7 @@ def options(description: str, directory: Path, *, budget: bool = True) -> argpar
 
 
 def run_all(work: Sequence[Callable[[], object]], jobs: int) -> None:
-    """Runs all in processes of one thread each, so many at once."""
+    """Runs all work, so many jobs at once, each in a process of one thread."""
     with ProcessPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         runs = [pool.submit(part) for part in work]
         for done in tqdm(as_completed(runs), total=len(runs), unit="run"):
@@ -44,7 +44,7 @@ def run_all(work: Sequence[Callable[[], object]], jobs: int) -> None:
 
 
 def logged(file: Path, measure: Callable[[], Any]) -> Any:
-    """What the file holds, or what is measured, which it then holds."""
+    """Returns what the file holds. If there is no file, measures, and writes the result into it."""
     if not file.exists():
         print(f"measuring {file}", flush=True)
         result = measure()
@@ -53,6 +53,6 @@ def logged(file: Path, measure: Callable[[], Any]) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file in one step, so that a run which is stopped leaves the old one whole."""
+    """Writes a file in one step. If the run is stopped meanwhile, the old file stays whole."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")

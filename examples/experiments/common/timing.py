@@ -1,4 +1,4 @@
-"""Times calls in turn, so that all of them meet the same machine."""
+"""Times calls in turn, so that a busy machine slows all of them alike."""
 
 import itertools
 import math
@@ -14,13 +14,13 @@ Name = TypeVar("Name")
 def in_turn(
     calls: Mapping[Name, Callable[[], object]], *, rounds: int, seconds: float = 0, device: str = "cpu"
 ) -> dict[Name, list[float]]:
-    """Seconds of each call, once per round. Every other round is in reverse, so that none always comes last.
+    """Times each call once per round, in seconds. Every other round is in reverse, so none always comes last.
 
     Args:
-        calls: By name.
-        rounds: Number of rounds, at least. Two more come before them, and are not counted: they allocate,
-            and compile.
-        seconds: To spend on more rounds.
+        calls: Calls by name.
+        rounds: Least number of rounds. Two rounds before them are not counted: in them the calls allocate
+            memory and compile.
+        seconds: Least time to spend on rounds.
         device: ``"cpu"`` or ``"cuda"``.
     """
     times: dict[Name, list[float]] = {name: [] for name in calls}
@@ -38,7 +38,7 @@ def in_turn(
 
 
 def duration(call: Callable[[], object], device: str = "cpu") -> float:
-    """Seconds that the device takes for a call."""
+    """Measures the seconds that the device takes for a call."""
     if device == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -52,5 +52,5 @@ def duration(call: Callable[[], object], device: str = "cpu") -> float:
 
 
 def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Times over other times, of the same rounds."""
+    """Divides times by other times, round by round."""
     return [a / b for a, b in zip(one, other, strict=True)]

@@ -1,4 +1,4 @@
-"""Trains one network."""
+"""Trains one network, for all experiments."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 BATCH = 64
 """Digits in a batch."""
 LEARNING_RATE = 3e-3
-"""For digits."""
+"""Highest learning rate, for digits."""
 
 
 def train(
@@ -25,17 +25,17 @@ def train(
     learning_rate: float,
     bfloat16: bool,
 ) -> None:
-    """Trains a network in place: AdamW, the learning rate up for a tenth of the steps and then down.
+    """Trains a network in place by AdamW. The learning rate rises for a tenth of the steps, then it falls.
 
     Args:
         model: Any network.
-        loss: Of a batch.
-        batches: Deals out the batches of an epoch. What is random in them comes from the generator.
-        seed: Of the generator.
+        loss: Takes a batch, and returns its loss.
+        batches: Returns the batches of an epoch. The generator is the source of all random numbers in them.
+        seed: Seed of the generator.
         epochs: Number of epochs.
         steps: Number of batches in an epoch.
-        learning_rate: The highest.
-        bfloat16: Whether the network runs under autocast.
+        learning_rate: Highest learning rate.
+        bfloat16: Whether the network runs under autocast to bfloat16.
 
     Raises:
         ValueError: If the loss is not finite.
@@ -59,7 +59,7 @@ def step(
     bfloat16: bool = True,
     epoch: int = 0,
 ) -> None:
-    """One step of the optimizer."""
+    """Makes one step of the optimizer."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         value = loss(batch)
     if not math.isfinite(value.item()):
@@ -70,7 +70,7 @@ def step(
 
 
 class Scenes(Protocol):
-    """Images of digits with their answers."""
+    """Images of digits with their labels."""
 
     labels: Tensor
 
@@ -78,7 +78,7 @@ class Scenes(Protocol):
 
 
 class DigitTask(Protocol):
-    """Digits to place at random."""
+    """A task of digits that are placed at random."""
 
     def scenes(self, train: bool, generator: torch.Generator) -> Scenes: ...
 

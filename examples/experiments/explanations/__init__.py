@@ -1,1 +1,1 @@
-"""Experiments on what makes an attention map point at the object, for explanations.py."""
+"""What makes an attention map point at the object; writes docs/explanations.md."""

@@ -1,4 +1,4 @@
-"""The ways to make an attention map that are compared: what becomes of a new network, and of its loss."""
+"""The ways to make an attention map that are compared: each changes a new network, or its loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ from experiments.explanations.losses import Distillation, Loss, Scores
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network with an attention branch, as this library builds it but for some changes."""
+    """A network with an attention branch, which this library builds and the candidate changes."""
 
     name: str
     title: str
     verdict: str
-    """What came of it."""
+    """What the experiment showed."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Of :func:`abn.wrap_backbone`."""
+    """Arguments of :func:`abn.wrap_backbone`."""
     changes: tuple[Callable[[ABN], None], ...] = ()
-    """Made to the new network."""
+    """Changes that are made to the new network."""
     distilled: bool = False
     """Whether the map also learns from the branch's own class activation."""
 
@@ -40,17 +40,17 @@ class Candidate:
 
 
 def small_start(model: ABN) -> None:
-    """The K→K convolution starts from PyTorch's own small random weights."""
+    """Makes the K→K convolution start from PyTorch's own small random weights."""
     model.attention_branch.classifier.reset_parameters()
 
 
 def random_sign(model: ABN) -> None:
-    """The convolution that makes the map starts from random weights, as in the official code."""
+    """Makes the convolution of the map start from random weights, as in the official code."""
     nn.init.kaiming_normal_(model.attention_branch.map_conv.weight, mode="fan_out", nonlinearity="relu")
 
 
 def unsharpened(model: ABN) -> None:
-    """The map is the class activation itself, divided by its maximum."""
+    """Makes the map the class activation itself, divided by its maximum."""
 
     def class_activation(branch: nn.Module, responses: Tensor, shares: Tensor) -> Tensor:
         weight = branch.classifier.weight.flatten(1)
@@ -62,7 +62,7 @@ def unsharpened(model: ABN) -> None:
 
 
 def against_others(model: ABN) -> None:
-    """What speaks for all classes alike is taken out of the map."""
+    """Takes out of the map what speaks for all classes alike."""
     compare = model.attention_branch.class_activation
     model.attention_branch.class_activation = lambda responses, shares: compare(
         responses, shares - 1 / shares.shape[1]
@@ -73,15 +73,15 @@ CONVOLUTION = {"map": "convolution"}
 DEFAULT = Candidate(
     "default",
     "class activation (the default)",
-    "Points at the digit and holds most of its energy there, also in the worst seed. Where its accuracy or "
-    "pointing falls behind the plain network of the same seed, it does by one or two images. Two runs agree "
-    "on it (0.7 was hoped for), though less than on CAM, whose spots are larger.",
+    "Points at the digit and holds most of its energy there, also in the worst seed. In some seeds its "
+    "accuracy or pointing is below the plain network's, by one or two images. The maps of two seeds agree "
+    "(an IoU of 0.7 was hoped for), though less than those of CAM, whose spots are larger.",
 )
 OFFICIAL = Candidate(
     "official",
     "convolution, as in the official code",
-    "The loss fixes neither the sign of the map nor its contrast: in some seeds it points away from the "
-    "digit.",
+    "The loss fixes neither the sign of the map nor its contrast: in some seeds the map points away from "
+    "the digit.",
     CONVOLUTION,
     (small_start, random_sign),
 )
@@ -91,15 +91,15 @@ CANDIDATES = (
     Candidate(
         "positive",
         "convolution, positive start",
-        "Mends the sign, but not the contrast: the map stays nearly as high elsewhere.",
+        "Corrects the sign, but not the contrast: beside the digit the map stays nearly as high.",
         CONVOLUTION,
         (small_start,),
     ),
     Candidate(
         "distilled",
-        "the same, self-distilled",
-        "Half the cross-entropy between the map and the branch's own class activation: the map becomes "
-        "stable, and as vague as that activation is, since the branch lags behind.",
+        "convolution, positive start, self-distilled",
+        "Adds half the cross-entropy between the map and the branch's own class activation to the loss. The "
+        "map becomes stable, but as vague as that activation, since the attention branch learns slowly.",
         CONVOLUTION,
         (small_start,),
         distilled=True,
@@ -107,32 +107,33 @@ CANDIDATES = (
     Candidate(
         "convolution",
         "convolution, positive start, branch from ten times the identity",
-        "A branch that does not lag behind points better, through any map; the contrast is still low.",
+        "A branch that learns faster points better, with any kind of map. The contrast is still low.",
         CONVOLUTION,
     ),
     Candidate(
         "small_start",
         "class activation, branch from small random weights",
-        "The activation of classes that the branch confuses: it points at clutter. The start is half of the "
-        "gain.",
+        "The branch confuses the classes, and the activation of the wrong ones points at clutter. Half of "
+        "the default's gain comes from its start.",
         changes=(small_start,),
     ),
     Candidate(
         "unsharpened",
         "class activation, neither averaged nor sharpened",
-        "Points nearly as well, but two runs agree less: its height follows what happens to be most telling.",
+        "Points nearly as well as the default, but two seeds agree less: the map is highest at whatever "
+        "happens to be most telling.",
         changes=(unsharpened,),
     ),
     Candidate(
         "against_others",
         "class activation, against other classes",
-        "Nearly the same; two runs agree less.",
+        "Nearly the same as the default, but two seeds agree less.",
         changes=(against_others,),
     ),
     Candidate(
         "multiplicative",
         "class activation, multiplicative",
-        "Points as well; two runs agree less.",
+        "Points as well as the default, but two seeds agree less.",
         {"mechanism": "multiplicative"},
     ),
 )

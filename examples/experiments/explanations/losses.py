@@ -10,11 +10,11 @@ from abn import ABN, ABNLoss
 from experiments.tasks.located_digits import Scenes
 
 Loss = Callable[[Scenes], Tensor]
-"""A batch to the training loss."""
+"""Takes a batch, and returns the training loss."""
 
 
 class Scores:
-    """The loss of the paper."""
+    """Computes the loss of the paper."""
 
     def __init__(self, model: ABN) -> None:
         self.model = model

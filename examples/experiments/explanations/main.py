@@ -2,9 +2,9 @@
 
     python examples/experiments explanations --jobs 2
 
-ResNet-20 on two tasks where the place of the object is known, five seeds for each way, the same budget; and
-networks that look at the wrong thing, corrected by edited maps. Two hours on two CPU cores that know
-bfloat16. Runs that are complete are not run again.
+ResNet-20 learns two tasks in which the place of the object is known, with five seeds and the same budget for
+each way. Networks that look at the wrong thing are corrected by edited maps. Two hours on two CPU cores that
+support bfloat16. Complete runs are not run again.
 """
 
 import json

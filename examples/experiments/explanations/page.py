@@ -1,4 +1,4 @@
-"""The page on the experiments, from their logs."""
+"""Writes the page on attention maps, from the logs of the runs."""
 
 import itertools
 import platform
@@ -23,7 +23,7 @@ from experiments.tasks.located_digits import BETRAYED, COLORED, GRAY, Task
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make maps, on one task: an entry per seed in each list."""
+    """One way to make maps, on one task. Each list has an entry per seed."""
 
     title: str
     accuracy: list[float]
@@ -34,12 +34,12 @@ class Row:
         return [worth[figure] for worth in self.worth]
 
     def stability(self) -> list[float]:
-        """IoU of the thresholded maps of every two seeds."""
+        """Computes the IoU of the thresholded maps of every two seeds."""
         return [metrics.iou(one, other).mean().item() for one, other in itertools.combinations(self.maps, 2)]
 
 
 def rows(directory: Path, task: Task, candidate: Candidate | None, seeds: int) -> list[Row]:
-    """A candidate's row; without one, those of the other methods, on the plain network."""
+    """Returns the row of a candidate, or without one the rows of other methods on the plain network."""
     runs = [stored(directory_of(directory, candidate, task, seed)) for seed in range(seeds)]
     accuracy = [figures["accuracy"] for figures, _ in runs]
     titles = {"ABN": candidate.title} if candidate else {name: f"{name}, plain network" for name in OTHERS}
@@ -61,7 +61,7 @@ RESULTS_HEAD = [
 
 
 def results_rows(entries: Sequence[Row]) -> list[list[str]]:
-    """Mean and worst seed of each way."""
+    """Returns mean and worst seed of each way, as rows of a table."""
     return [
         [
             row.title,
@@ -77,7 +77,7 @@ def results_rows(entries: Sequence[Row]) -> list[list[str]]:
 
 
 def noise_row(task: Task) -> list[str]:
-    """What maps of noise would score, as fine as the images."""
+    """Returns the row of maps of noise, which are as fine as the images."""
     scenes = task.test_scenes()
     size = scenes.images.shape[-2:]
     noise = torch.rand(len(scenes.labels), 1, *size, generator=torch.Generator().manual_seed(0))
@@ -86,7 +86,7 @@ def noise_row(task: Task) -> list[str]:
 
 
 def seeds_table(default: Row, others: Sequence[Row]) -> str:
-    """The default beside the best of the other methods on the plain network of the same seed."""
+    """Makes the table of the default beside the best of other methods on the plain network, seed by seed."""
     columns = {"accuracy, plain": others[0].accuracy, "accuracy, ABN": default.accuracy}
     for figure in ("pointing", "energy"):
         columns[f"{figure}, best CAM"] = list(map(max, *(row.values(figure) for row in others)))
@@ -96,7 +96,7 @@ def seeds_table(default: Row, others: Sequence[Row]) -> str:
 
 
 def correction_table(results: Sequence[dict[str, Figures]]) -> str:
-    """What edited maps gave back, of the accuracy that looking at the square cost."""
+    """Makes the table of the accuracy that looking at the square cost, and that edited maps gave back."""
 
     def values(name: str, figure: str = "accuracy") -> list[float]:
         return [result[name][figure] for result in results]
@@ -116,33 +116,36 @@ def correction_table(results: Sequence[dict[str, Figures]]) -> str:
 def page(
     directory: Path, seeds: int, epochs: int, results: Sequence[dict[str, Figures]], ratios: Sequence[float]
 ) -> str:
-    """The page.
+    """Returns the text of the page.
 
     Args:
-        directory: Of the runs.
-        seeds: How many there are of each.
-        epochs: Of each.
-        results: Of finetune_attention.py, one per seed.
-        ratios: Time of a training step with the default map over that with the official code's.
+        directory: Directory of the runs.
+        seeds: Number of seeds of each network.
+        epochs: Epochs of each run.
+        results: Results of finetune_attention.py, one per seed.
+        ratios: Time of a training step with the default map over the time with the official code's map.
     """
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "torchcam"))
     lines = [
         "# Where the map points",
         "",
+        "Which kind of attention map points best at the object, in networks trained from scratch on two "
+        "tasks where the place of the object is known.",
         f"Written by `python examples/experiments explanations` from the logs of its runs: {versions}, "
         f"Python {platform.python_version()}, {platform.machine()}.",
         "",
-        f"ResNet-20 for CIFAR, {epochs} epochs, AdamW, batches of {BATCH}, bfloat16, {seeds} seeds; "
-        f"{TRAINING_DIGITS} digits to train on, placed anew in each epoch, and 497 test images, 48 × 48, "
-        "the same for all. Each cell: mean / worst seed.",
+        f"ResNet-20 for CIFAR, {epochs} epochs, AdamW, batches of {BATCH}, bfloat16, {seeds} seeds. There "
+        f"are {TRAINING_DIGITS} digits to train on, placed anew in each epoch, and 497 test images of "
+        "48 × 48 pixels, the same for all networks. Each cell: mean / worst seed.",
         "",
-        "- **Pointing**: in which share of the images the map's highest point lies in the digit's box, "
-        "without tolerance. **Energy in the box**: which share of the map does.",
-        "- **Deletion** (low is good) and **insertion** (high is good): of the network that the map belongs "
-        f"to, on {DELETED} images, {STEP} pixels at a time.",
-        "- **IoU of two seeds**: of the regions above 100/255, for every two seeds.",
+        "- **Pointing**: share of the images in which the map's highest point lies in the digit's box, "
+        "without tolerance. **Energy in the box**: share of the map that lies in the box.",
+        "- **Deletion** (low is good) and **insertion** (high is good): measured with the network that the "
+        f"map belongs to, on {DELETED} images, {STEP} pixels at a time.",
+        "- **IoU of two seeds**: intersection over union of the regions where the map is above 100/255, for "
+        "every two seeds.",
         "- **Grad-CAM**, **LayerCAM**: torch-cam's, of the plain network's predicted class, from its last "
-        "stage. In this network, with its pool and one linear layer, CAM is the same map as Grad-CAM.",
+        "stage. This network ends in a pool and one linear layer, so CAM gives the same map as Grad-CAM.",
         "",
         "All of these metrics are in `abn.metrics`.",
     ]
@@ -169,9 +172,9 @@ TASKS = {
     ),
     COLORED: (
         "Colored digits beside a square that betrays some",
-        "Digits of 16 and 24 pixels in any color among eight pieces of others, and a square of 8 × 8 pixels "
-        f"(`examples/colored_digits.py`). In {BETRAYED:.0%} of the training images the square's color tells "
-        "the class; elsewhere, and in all test images, it is drawn at random.",
+        "A digit of 16 or 24 pixels in any color among eight pieces of other digits, and a square of 8 × 8 "
+        f"pixels (`examples/colored_digits.py`). In {BETRAYED:.0%} of the training images the square's color "
+        "tells the class. In the other training images, and in all test images, it is drawn at random.",
     ),
 }
 PICTURE = (
@@ -180,20 +183,21 @@ PICTURE = (
 )
 COST = (
     "A training step with the default map took {median:.3f} times as long as one with the official code's "
-    "(median of {count} pairs of steps in turn, one thread)."
+    "map (median of {count} pairs of steps in turn, one thread)."
 )
 CORRECTION = (
-    "Networks whose training images betray the class by the square's color in nine of ten, and what became "
-    "of them with `examples/finetune_attention.py`: the maps of a tenth of the digits edited, first of "
-    "those that were misclassified. *Came back*: of the accuracy that was lost against networks that were "
-    "never misled. Half of it comes back by the same training without maps. With any of the three losses on "
-    "the map more does, in every seed, and most with the energy in the box."
+    "Misled networks are trained on images in which the square's color tells the class in nine of ten. "
+    "`examples/finetune_attention.py` trains them further, with edited maps for a tenth of the digits, "
+    "misclassified digits first. *Came back*: share of the lost accuracy that comes back, where lost is the "
+    "difference to networks that were never misled. Training further without maps brings half of it back. "
+    "Each of the three losses on the map brings back more, in every seed. The loss on the energy in the box "
+    "brings back most."
 )
 MEANING = (
     "The map shows where the attention branch finds evidence for the classes that it sees, at the "
-    "resolution of the features, and its maximum is 1 even where that evidence is weak. If the prediction "
-    "is wrong, it shows the evidence for the wrong class. It does not show which pixels that evidence was "
-    "computed from: each point of the features sees a large part of the image, and a network whose maps "
-    "were forced onto the object can still answer by what lies beside it. And the perception branch, which "
-    "gives the prediction, sees the other features too: the map amplifies, it does not hide."
+    "resolution of the features. Its maximum is 1 even if the evidence is weak. If the prediction is wrong, "
+    "the map shows the evidence for the wrong class. The map does not show which pixels the evidence was "
+    "computed from: each point of the features sees a large part of the image. So a network whose maps were "
+    "forced onto the object can still answer by what lies beside the object. The perception branch, which "
+    "gives the prediction, also sees the features where the map is 0: the map amplifies, it does not hide."
 )

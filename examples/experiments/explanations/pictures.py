@@ -1,4 +1,4 @@
-"""A picture of good and bad maps side by side."""
+"""Draws good and bad maps side by side."""
 
 from collections.abc import Mapping
 
@@ -14,11 +14,11 @@ from abn.visualize import overlay
 from experiments.common.pictures import labelled_rows
 from experiments.tasks.located_digits import Scenes
 
-SCALE = 3  # of the images in the picture
+SCALE = 3  # of an image in the picture
 
 
 def choose(scenes: Scenes, maps: Tensor, count: int = 4) -> Tensor:
-    """Indices (2 · count,): images at even steps of the energy in the box, and then the worst ones."""
+    """Chooses images (2 · count,) by index: at even steps of the energy in the box, then the worst ones."""
     masks = metrics.box_masks(scenes.boxes, scenes.images.shape[-2:])
     order = metrics.energy_pointing_game(maps, masks).argsort(descending=True)
     steps = torch.linspace(0, len(order) - 1 - count, count).long()
@@ -26,7 +26,7 @@ def choose(scenes: Scenes, maps: Tensor, count: int = 4) -> Tensor:
 
 
 def comparison(scenes: Scenes, maps: Mapping[str, Tensor], chosen: Tensor) -> Image.Image:
-    """A column per image: the image with its box, and each method's map (N, 1, h, w) over it."""
+    """Draws a column per image: the image with its box, and each method's map (N, 1, h, w) over it."""
     images = F.interpolate(scenes.images[chosen], scale_factor=SCALE).expand(-1, 3, -1, -1)
     rows = {
         "image": [

@@ -1,4 +1,4 @@
-"""Training one network, and measuring its maps and those that other methods make of it."""
+"""Trains one network, and measures its maps, or the maps that other methods make of it."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ STEP = 96  # pixels removed at once
 
 
 def run(candidate: Candidate | None, task: Task, seed: int, epochs: int, directory: Path) -> None:
-    """Trains and measures one network, a candidate's or the plain one, if that was not done before."""
+    """Trains and measures one network, if not done before. Without a candidate it is the plain network."""
     if (directory / "figures.json").exists():
         return
     torch.manual_seed(seed)
@@ -45,24 +45,24 @@ def run(candidate: Candidate | None, task: Task, seed: int, epochs: int, directo
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / "maps.safetensors") as file:
         save_file({name: values.half().contiguous() for name, values in maps.items()}, file)
-    with replacing(directory / "figures.json") as file:  # last: with it the run is complete
+    with replacing(directory / "figures.json") as file:  # last, since it marks the run as complete
         file.write_text(json.dumps(figures, indent=2), encoding="utf-8")
 
 
 def directory_of(root: Path, candidate: Candidate | None, task: Task, seed: int) -> Path:
-    """Where a run is logged, the plain network's without a candidate."""
+    """Returns the directory of a run. Without a candidate it is the run of the plain network."""
     return root / f"{task.name}_{'plain' if candidate is None else candidate.name}_{seed}"
 
 
 def stored(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Figures and maps (N, 1, h, w) of a run."""
+    """Reads figures and maps (N, 1, h, w) of a run."""
     figures = json.loads((directory / "figures.json").read_text(encoding="utf-8"))
     return figures, {name: maps.float() for name, maps in load_file(directory / "maps.safetensors").items()}
 
 
 @torch.no_grad()
 def predict(model: ABN, scenes: Scenes) -> ABNOutput:
-    """Scores and maps of all scenes."""
+    """Computes scores and maps of all scenes."""
     model.eval()
     return ABNOutput(
         *map(torch.cat, zip(*(model(images) for images in scenes.images.split(BATCH)), strict=True))
@@ -70,7 +70,7 @@ def predict(model: ABN, scenes: Scenes) -> ABNOutput:
 
 
 def measure_abn(model: ABN, scenes: Scenes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Figures of a network with an attention branch, and its maps."""
+    """Measures a network with an attention branch. Returns figures and maps."""
     output = predict(model, scenes)
     maps = output.attention_map
     return {
@@ -80,7 +80,7 @@ def measure_abn(model: ABN, scenes: Scenes) -> tuple[dict[str, Any], dict[str, T
 
 
 def measure_plain(model: nn.Module, scenes: Scenes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Figures of a network without one, and the maps that other methods make of it."""
+    """Measures a plain network, and the maps that other methods make of it. Returns figures and maps."""
     model.eval()
     maps, logits = {}, []
     for name, method in OTHERS.items():
@@ -103,7 +103,7 @@ def accuracy(logits: Tensor, scenes: Scenes) -> float:
 
 
 def place(scenes: Scenes, maps: Tensor) -> dict[str, float]:
-    """Where the maps point, in the mean over the scenes."""
+    """Measures where the maps point, in the mean over the scenes."""
     masks = metrics.box_masks(scenes.boxes, scenes.images.shape[-2:])
     return {
         "pointing": metrics.pointing_game(maps, masks).mean().item(),
@@ -112,7 +112,7 @@ def place(scenes: Scenes, maps: Tensor) -> dict[str, float]:
 
 
 def effect(model: nn.Module, scenes: Scenes, maps: Tensor) -> dict[str, float]:
-    """What becomes of the prediction without, and with only, what the maps point at."""
+    """Measures the prediction without, and with only, what the maps point at."""
     some = model, scenes.images[:DELETED], maps[:DELETED]
     return {
         "deletion": metrics.deletion(*some, step=STEP).mean().item(),
@@ -121,14 +121,14 @@ def effect(model: nn.Module, scenes: Scenes, maps: Tensor) -> dict[str, float]:
 
 
 def cost(candidate: Candidate, other: Candidate, task: Task, rounds: int = 55) -> list[float]:
-    """Time of a training step over that of another candidate, in pairs of steps in turn."""
+    """Measures the time of a training step over the step time of another candidate, in pairs in turn."""
     generator = torch.Generator().manual_seed(0)
     scenes = task.scenes(True, generator)
     learners = []
     for one in (candidate, other):
         model = one.network(task.channels).to(memory_format=torch.channels_last).train()
         learners.append((torch.optim.AdamW(model.parameters()), one.loss(model)))
-    batches = torch.randperm(len(scenes.labels), generator=generator).split(BATCH)[:-1]  # whole ones
+    batches = torch.randperm(len(scenes.labels), generator=generator).split(BATCH)[:-1]  # whole batches
 
     def steps_of(optimizer: torch.optim.Optimizer, loss: Loss) -> Callable[[], None]:
         chosen = itertools.cycle(batches)

@@ -1,1 +1,1 @@
-"""Experiments on several tasks, for multitask.py."""
+"""How good networks of several tasks and their maps are; writes docs/multitask.md."""

@@ -1,4 +1,4 @@
-"""What the passes through the maps of all tasks cost: folded into one batch, and one after another."""
+"""Measures what the passes of all tasks cost: folded into one batch, and one after another."""
 
 from functools import partial
 from itertools import product
@@ -23,7 +23,7 @@ def network(tasks: int, chunk: int | None) -> ABN:
 
 
 def step(model: ABN, images: torch.Tensor, training: bool) -> None:
-    """One pass; in training with its gradients."""
+    """Runs one pass, in training with its gradients."""
     with torch.set_grad_enabled(training):
         output = model.train(training)(images)
         if training:
@@ -32,7 +32,7 @@ def step(model: ABN, images: torch.Tensor, training: bool) -> None:
 
 
 def time_ratios(tasks: int, training: bool) -> list[float]:
-    """Time of one folded pass over that of the loop, in pairs in turn."""
+    """Measures the time of one folded pass over the time of the loop, in pairs in turn."""
     images = torch.randn(BATCH, 3, SIZE, SIZE)
     calls = {chunk: partial(step, network(tasks, chunk), images, training) for chunk in (None, 1)}
     times = in_turn(calls, rounds=PAIRS)
@@ -40,14 +40,14 @@ def time_ratios(tasks: int, training: bool) -> list[float]:
 
 
 def peak_memory(tasks: int, training: bool, chunk: int | None) -> float:
-    """MiB that one pass adds to a process that holds the network and the images. For a new process."""
+    """Measures the MiB that one pass adds to network and images. Has to be called in a new process."""
     model, images = network(tasks, chunk), torch.randn(BATCH, 3, SIZE, SIZE)
-    step(model, images[:, :, :64, :64], training)  # what libraries allocate once
+    step(model, images[:, :, :64, :64], training)  # libraries allocate some memory only once
     return added_memory(partial(step, model, images, training))
 
 
 def measure() -> list[dict[str, object]]:
-    """Time and memory for each number of tasks, in evaluation and in training."""
+    """Measures time and memory for each number of tasks, in evaluation and in training."""
     return [
         {
             "tasks": tasks,

@@ -2,9 +2,9 @@
 
     python examples/experiments multitask --jobs 2
 
-ResNet-20 on images of several digits (experiments/tasks/several_digits.py): is there a 0, a 1, ..., a 9, and
-what is their sum? Five seeds for each network, the same budget; and what the passes through all maps cost. An
-hour on two CPU cores that know bfloat16. Runs that are complete are not run again.
+ResNet-20 learns images of several digits (experiments/tasks/several_digits.py): is there a 0, a 1, ..., a 9,
+and what is their sum? Each network has five seeds and the same budget. Also measured is what the passes of
+all tasks cost. An hour on two CPU cores that support bfloat16. Complete runs are not run again.
 """
 
 from functools import partial

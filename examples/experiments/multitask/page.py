@@ -1,4 +1,4 @@
-"""The page on networks of several tasks, and its picture, from the logs of their runs."""
+"""Writes the page on networks of several tasks, and draws its picture, from the logs of the runs."""
 
 import json
 import platform
@@ -36,24 +36,26 @@ Runs = list[Figures]
 PAGE = """\
 # Several tasks, several maps: the figures
 
+How well networks of several tasks answer, and where their maps point. How to build and train one:
+[tasks.md](tasks.md).
 Written by `python examples/experiments multitask` from the logs of its runs: {versions}.
-How to build and train such a network: [tasks.md](tasks.md).
 
-ResNet-20 for CIFAR, {epochs} epochs, AdamW, batches of {batch}, bfloat16, {seeds} seeds; {training} images to
-train on, drawn anew in each epoch, and {test} test images, the same for all, 48 × 48, each with one to four
-digits that do not overlap, among pieces of others (`examples/experiments/tasks/several_digits.py`). Eleven
-tasks: is there a 0, ..., a 9, by cross-entropy, and the sum of all digits, by its squared error. The plain
-network has eleven outputs and no branch.
+ResNet-20 for CIFAR, {epochs} epochs, AdamW, batches of {batch}, bfloat16, {seeds} seeds. There are {training}
+images to train on, drawn anew in each epoch, and {test} test images, the same for all networks. An image has
+48 × 48 pixels, with one to four digits that do not overlap, among pieces of other digits
+(`examples/experiments/tasks/several_digits.py`). The network has eleven tasks. Ten ask whether there is a 0,
+..., a 9, and learn by cross-entropy. The last is the sum of all digits, and learns by the squared error. The
+plain network has eleven outputs and no attention branch.
 
-- **Accuracy**: share of right answers to whether the digit is there.
-- **Pointing**, **energy**: in which share of the images that show the digit the highest point of its map lies
-  on it, and which share of the map does; for the sum, on any digit. Of a map with both signs, its positive
-  part.
+- **Accuracy**: share of right answers to the question whether the digit is there.
+- **Pointing**: share of the images in which the highest point of the digit's map lies on the digit.
+  **Energy**: share of the map that lies on the digit. Both are measured on the images that show the digit.
+  For the sum, any digit counts. Of a map with both signs, the positive part counts.
 - **Grad-CAM**: torch-cam's, of each output of the plain network, from its last stage.
 
 ## All tasks
 
-Mean / worst of the seeds. *Least*: of the ten digits, in each seed the worst one.
+Mean / worst of the seeds. *Least*: the worst of the ten digits in each seed.
 
 {overview}
 
@@ -70,15 +72,15 @@ Mean of the seeds; ABN: {default}.
 ![{picture}](multitask.png)
 
 {picture}.
-Where a digit is not there, class activation shows the strongest of what little speaks for it, at full height:
-look at the answer first, or at the map times its probability.
+If a digit is not there, class activation still shows the little evidence for it, scaled to a maximum of 1. So
+look at the answer first, or at the map times the probability of the answer.
 
 ## What the passes cost
 
-ABN on torchvision's {backbone}, {cost_batch} images of {size} × {size}, float32, {threads} threads on a CPU;
-training with its gradients. *Folded*: the passes of all tasks as one batch (the default). *Loop*: one after
-another (`chunk=1`). Time: median of {pairs} pairs in turn, and their range. Memory: what one pass adds to a
-new process.
+ABN on torchvision's {backbone}, {cost_batch} images of {size} × {size}, float32, {threads} threads on a CPU.
+Training includes the gradients. *Folded*: the passes of all tasks run as one batch (the default). *Loop*:
+they run one after another (`chunk=1`). *Five at a time*: `chunk=5`. Time: median of {pairs} pairs in turn,
+and their range. Memory: what one pass adds to a new process.
 
 {costs}
 
@@ -90,7 +92,7 @@ PICTURE = (
 
 
 def page(directory: Path, seeds: int, epochs: int, costs: Sequence[dict[str, Any]]) -> str:
-    """The text of docs/multitask.md."""
+    """Returns the text of docs/multitask.md."""
     runs = {
         kind: [
             json.loads(file_of(directory, kind, seed).read_text(encoding="utf-8")) for seed in range(seeds)
@@ -120,7 +122,7 @@ def page(directory: Path, seeds: int, epochs: int, costs: Sequence[dict[str, Any
 
 
 def overview(runs: dict[Any, Runs]) -> str:
-    """A row per network."""
+    """Makes the table with a row per network."""
 
     def digits(entries: Runs, figure: str, join: Callable[[Sequence[float]], float]) -> str:
         return mean_and_worst([join(entry[figure][:CLASSES]) for entry in entries])
@@ -148,7 +150,7 @@ def overview(runs: dict[Any, Runs]) -> str:
 
 
 def task_table(plain: Runs, default: Runs) -> str:
-    """A row per digit."""
+    """Makes the table with a row per digit."""
 
     def mean(entries: Runs, figure: str, task: int) -> float:
         return statistics.mean(entry[figure][task] for entry in entries)
@@ -163,7 +165,7 @@ def task_table(plain: Runs, default: Runs) -> str:
 
 
 def cost_table(costs: Sequence[dict[str, Any]]) -> str:
-    """A row per number of tasks, in evaluation and in training."""
+    """Makes the table with two rows per number of tasks: evaluation and training."""
     rows = [["tasks", "", "time, folded over loop", *(f"MiB, {title}" for title in CHUNKS)]]
     for cost in costs:
         ratios = cost["ratios"]
@@ -175,7 +177,7 @@ def cost_table(costs: Sequence[dict[str, Any]]) -> str:
 
 
 def picture(directory: Path) -> Image.Image:
-    """The maps of those of the first test images that show most digits."""
+    """Draws the maps of two test images: of the first ones, those with the most digits."""
     scenes = SeveralDigits().test_scenes()
     most = scenes.labels[:PICTURED, :CLASSES].sum(dim=1).argsort(descending=True, stable=True)[:2].tolist()
     grids = []

@@ -1,4 +1,4 @@
-"""Training one network of several tasks, and measuring each task and its map."""
+"""Trains one network of several tasks, and measures each task and its map."""
 
 import json
 from collections.abc import Callable
@@ -22,18 +22,18 @@ Figures = dict[str, Any]
 PICTURED = 4  # test images whose maps are kept
 
 
-@dataclass(frozen=True, eq=False)  # each is itself; a dictionary has no hash
+@dataclass(frozen=True, eq=False)  # compared by identity, since a dictionary has no hash
 class Kind:
     """A network with a map per task."""
 
     name: str
     title: str
     verdict: str
-    """What came of it."""
+    """What the experiment showed."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Of :func:`abn.wrap_backbone`."""
+    """Arguments of :func:`abn.wrap_backbone`."""
     sum_from_zero: bool = False
-    """Whether the branch begins with no sum, where no evidence is."""
+    """Whether the sum begins at 0 where there is no evidence."""
 
     def network(self) -> ABN:
         backbone = cifar_resnet(20, in_channels=1)
@@ -47,28 +47,29 @@ class Kind:
 DEFAULT = Kind(
     "default",
     "class activation (the default)",
-    "Answers better than the plain network in every seed, on the sum hardly; the map of each digit points at "
-    "it. That of the sum is spread widely: the bias, which begins below 0, is made up for by evidence from "
-    "everywhere.",
+    "Answers better than the plain network in every seed, though hardly better on the sum. The map of each "
+    "digit points at the digit. The map of the sum is spread widely: the bias of the sum begins below 0, and "
+    "evidence from everywhere makes up for it.",
 )
 FROM_ZERO = Kind(
     "from_zero",
-    "the same, the sum's bias from 0",
-    "No evidence, no sum: now its map, too, lies on the digits. All else is nearly as good.",
+    "class activation, the sum's bias from 0",
+    "Where there is no evidence, the sum begins at 0. Now its map, too, lies on the digits. All else is "
+    "nearly as good.",
     sum_from_zero=True,
 )
 PUBLISHED = Kind(
     "published",
     "response, multiplicative, as published",
-    "Answers better than the plain network too, and mostly points well; but its maps are wider, and nothing "
-    "fixes what they show: in one seed that of one digit misses it more often than not.",
+    "Also answers better than the plain network, and mostly points well. But its maps are wider, and nothing "
+    "fixes what they show: in one seed the map of one digit misses the digit more often than not.",
     {"map": "response", "mechanism": "multiplicative"},
 )
 KINDS = (DEFAULT, FROM_ZERO, PUBLISHED)
 
 
 def criterion(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the tasks: cross-entropy on whether each digit is there, squared error on the sum."""
+    """Averages over the tasks: cross-entropy on whether each digit is there, squared error on the sum."""
     presence, total = logits.float().split([CLASSES, 1], dim=1)
     there, expected = labels.split([CLASSES, 1], dim=1)
     of_presence = F.binary_cross_entropy_with_logits(presence, there)
@@ -76,13 +77,13 @@ def criterion(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def loss_of(model: nn.Module) -> Callable[[Scenes], Tensor]:
-    """From a batch to the training loss."""
+    """Returns a function from a batch to the training loss."""
     loss = ABNLoss(criterion) if isinstance(model, ABN) else criterion
     return lambda batch: loss(model(batch.images), batch.labels)
 
 
 def run(kind: Kind | None, seed: int, epochs: int, directory: Path) -> None:
-    """Trains and measures one network, the plain one without a kind, if that was not done before."""
+    """Trains and measures one network, if not done before. Without a kind it is the plain network."""
     if file_of(directory, kind, seed).exists():
         return
     torch.manual_seed(seed)
@@ -94,23 +95,23 @@ def run(kind: Kind | None, seed: int, epochs: int, directory: Path) -> None:
     figures = {**answers(logits, scenes), **places(maps, scenes)}
     with replacing(maps_of(directory, kind, seed)) as file:
         save_file({"maps": maps[:PICTURED].half().contiguous()}, file)
-    with replacing(file_of(directory, kind, seed)) as file:  # last: with it the run is complete
+    with replacing(file_of(directory, kind, seed)) as file:  # last, since it marks the run as complete
         file.write_text(json.dumps(figures, indent=2), encoding="utf-8")
 
 
 def file_of(directory: Path, kind: Kind | None, seed: int) -> Path:
-    """Where the figures of a run are logged."""
+    """Returns the file in which the figures of a run are logged."""
     return directory / f"{'plain' if kind is None else kind.name}_{seed}.json"
 
 
 def maps_of(directory: Path, kind: Kind | None, seed: int) -> Path:
-    """Where the maps (N, 11, h, w) of the first test images are kept."""
+    """Returns the file with the maps (N, 11, h, w) of the first test images."""
     return file_of(directory, kind, seed).with_suffix(".safetensors")
 
 
 @torch.no_grad()
 def predict(model: nn.Module, scenes: Scenes) -> tuple[Tensor, Tensor]:
-    """Scores (N, 11) and maps (N, 11, h, w) of a network with a map per task."""
+    """Computes scores (N, 11) and maps (N, 11, h, w) of a network with a map per task."""
     outputs = [model(images) for images in scenes.images.split(BATCH)]
     return (
         torch.cat([output.perception_logits for output in outputs]),
@@ -119,7 +120,7 @@ def predict(model: nn.Module, scenes: Scenes) -> tuple[Tensor, Tensor]:
 
 
 def grad_cam(model: nn.Module, scenes: Scenes) -> tuple[Tensor, Tensor]:
-    """Scores of the plain network, and Grad-CAM of each of its outputs, from its last stage."""
+    """Computes scores of the plain network, and Grad-CAM of each of its outputs, from its last stage."""
     logits, maps = [], []
     with GradCAM(model, "layer3") as explain:
         for images in scenes.images.split(BATCH):
@@ -131,15 +132,15 @@ def grad_cam(model: nn.Module, scenes: Scenes) -> tuple[Tensor, Tensor]:
 
 
 def answers(logits: Tensor, scenes: Scenes) -> Figures:
-    """Share of right answers on each digit, and mean error of the sum."""
+    """Computes the share of right answers on each digit, and the mean error of the sum."""
     right = (logits[:, :CLASSES] > 0) == (scenes.labels[:, :CLASSES] > 0)
     error = TENS * (logits[:, -1] - scenes.labels[:, -1]).abs().mean()
     return {"accuracy": right.float().mean(dim=0).tolist(), "error": error.item()}
 
 
 def places(maps: Tensor, scenes: Scenes) -> Figures:
-    """Where the map of each task points, in the mean over the images that show its digit."""
-    maps = maps.clamp(min=0)  # what raises the score
+    """Measures where the map of each task points, in the mean over the images that show its digit."""
+    maps = maps.clamp(min=0)  # the part that raises the score
     figures: Figures = {"pointing": [], "energy": []}
     for task in range(TASKS):
         shown = scenes.masks[:, task].flatten(1).any(dim=1)

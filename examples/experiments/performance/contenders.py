@@ -1,4 +1,4 @@
-"""What is compared: ways to get logits, and a map with them."""
+"""The contenders: ways to compute logits with a map."""
 
 import copy
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from abn import ABN, AttentionBranch, wrap_backbone
 
 Explain = Callable[[Tensor], Any]
-"""From images to logits and, but for the plain network, a map."""
+"""Takes images, and returns logits and, except for the plain network, a map."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Network:
     name: str
     title: str
     layer: str
-    """Whose output Grad-CAM and the like explain: the last stage."""
+    """The layer whose output Grad-CAM and similar methods explain: the last stage."""
 
     def build(self) -> nn.Module:
         return torchvision.models.get_model(self.name).eval()
@@ -42,7 +42,7 @@ NETWORKS = {
 
 
 class StraightforwardBranch(AttentionBranch):
-    """The attention branch as it is drawn: the K×K convolution first, on every pixel, and then the pool."""
+    """The attention branch as the paper draws it: the K×K convolution on every pixel, then the pool."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         responses = self.responses(features)
@@ -51,12 +51,12 @@ class StraightforwardBranch(AttentionBranch):
 
 
 def official(backbone: nn.Module) -> ABN:
-    """The function of the official network."""
+    """Builds a network that computes the function of the official network."""
     return wrap_backbone(backbone, map="convolution")
 
 
 def straightforward(backbone: nn.Module) -> ABN:
-    """The same, from the same weights."""
+    """Builds the network of :func:`official`, which here convolves before it pools."""
     model = official(backbone)
     model.attention_branch.__class__ = StraightforwardBranch
     return model
@@ -70,7 +70,7 @@ MODELS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "none": partial(wrap_backbone, start="new", stage="none"),
     "light": partial(wrap_backbone, start="new", stage="light"),
 }
-"""Networks that give all they have in one forward."""
+"""Networks that return their logits, and their map if they have one, from one forward."""
 BRANCHED = tuple(row for row in MODELS if row != "plain")
 
 
@@ -98,7 +98,7 @@ def pytorch_grad_cam(method: str) -> Callable[[nn.Module, str], Explain]:
         def run(images: Tensor) -> Any:
             maps = explain(input_tensor=images, targets=None)  # of the predicted classes
             logits = explain.outputs.detach()
-            explain.outputs = None  # holds all activations until the next call
+            explain.outputs = None  # it would hold all activations until the next call
             return logits, maps
 
         return run
@@ -126,7 +126,7 @@ METHODS: dict[str, Callable[[nn.Module, str], Explain]] = {
     "pytorch-grad-cam LayerCAM": pytorch_grad_cam("LayerCAM"),
     "Captum LayerGradCam": captum,
 }
-"""Methods that ask a plain network for a map, of the class that it predicts."""
+"""Methods that make a map of a plain network, for the class that it predicts."""
 SCORE_CAM = "torch-cam ScoreCAM"
 TITLES = {
     "plain": "plain backbone, no map",
@@ -135,4 +135,6 @@ TITLES = {
     "copy": "ABN",
     "none": 'ABN, `stage="none"`',
     "light": 'ABN, `stage="light"`',
+    "checkpointed": 'ABN, `map="convolution"`, its stage checkpointed',
 }
+"""What the page calls a contender. Without an entry, the contender's name stands there."""

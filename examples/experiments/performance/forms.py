@@ -1,4 +1,4 @@
-"""The forms in which a network runs: as it comes, and as one would deploy it."""
+"""The forms in which a network runs: eager, and as one would deploy it."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Form = Callable[[nn.Module, Tensor, str], tuple[nn.Module, Tensor]]
-"""Prepares a network, and its images; the string names the layer that has to stay within reach of hooks."""
+"""Prepares a network and its images. The string names the layer that hooks must still reach."""
 
 
 def eager(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
@@ -15,16 +15,16 @@ def eager(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tens
 
 
 def deployed(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
-    """Compiled with the weights as constants, which folds the batch norms; on a GPU with CUDA graphs."""
+    """Compiles with the weights as constants, which folds the batch norms; on a GPU with CUDA graphs."""
     model, images = channels_last(model.bfloat16(), images.bfloat16())
     compiled = torch.compile(model, options={"triton.cudagraphs": images.is_cuda})
     with torch.inference_mode(), torch._inductor.config.patch(freezing=True):
-        compiled(images)  # now it is compiled
+        compiled(images)  # this compiles it
     return compiled, images
 
 
 def folded(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
-    """With batch norms folded into the convolutions, and gradients from the layer on alone."""
+    """Folds batch norms into the convolutions, and asks for gradients only from the layer on."""
     fold_batch_norms(model, images)
     model.requires_grad_(False).get_submodule(layer).requires_grad_(True)
     return channels_last(model, images)
@@ -36,7 +36,7 @@ def folded_bfloat16(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Mo
 
 
 def compiled_before(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Module, Tensor]:
-    """What comes before the layer compiled, module by module, with its weights as constants."""
+    """Compiles the modules before the layer one by one, with their weights as constants."""
     model, images = folded_bfloat16(model, images, layer)
     parent, _, name = layer.rpartition(".")
     for child, part in model.get_submodule(parent).named_children():
@@ -44,7 +44,7 @@ def compiled_before(model: nn.Module, images: Tensor, layer: str) -> tuple[nn.Mo
             break
         part.forward = torch.no_grad()(torch.compile(part.forward))
     with torch._inductor.config.patch(freezing=True):
-        model(images)  # now they are compiled
+        model(images)  # this compiles them
     return model, images
 
 
@@ -53,9 +53,9 @@ def channels_last(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
 
 
 def fold_batch_norms(model: nn.Module, images: Tensor) -> None:
-    """Folds each batch norm into the convolution whose output it receives, found by running the network."""
+    """Folds each batch norm into the convolution whose output it receives. Finds these pairs by a forward."""
     names = {module: name for name, module in model.named_modules()}
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # keeps the tensors, so that their ids stay their own
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # keeps the tensors, so that no id is used twice
     pairs: list[tuple[nn.Module, nn.Module]] = []
 
     def note(convolution: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -77,11 +77,11 @@ def fold_batch_norms(model: nn.Module, images: Tensor) -> None:
 
 
 FORMS: dict[str, Form] = {"eager": eager, "deployed": deployed}
-"""Of a network that gives all it has in one forward."""
+"""Forms of a network that returns logits and map from one forward."""
 METHOD_FORMS: dict[str, Form] = {
     "eager": eager,
     "folded": folded,
     "folded, bfloat16": folded_bfloat16,
     "compiled before": compiled_before,
 }
-"""Of a plain network that a method asks for maps."""
+"""Forms of a plain network of which a method makes maps."""

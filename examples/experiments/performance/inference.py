@@ -1,4 +1,4 @@
-"""Logits and a map: time of all contenders in turn, and the arithmetic of each."""
+"""Measures logits with a map: the time of all contenders in turn, and the arithmetic of each."""
 
 import copy
 import importlib.util
@@ -18,7 +18,7 @@ SIZE = 224
 
 
 def timed(network: Network, batch: int, spent: float, device: str) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each contender in each of its forms; nothing if they do not fit into memory."""
+    """Times each contender in each of its forms, in seconds. Returns nothing if memory is too small."""
     try:
         return _timed(network, batch, spent, device)
     except torch.OutOfMemoryError:
@@ -29,7 +29,7 @@ def timed(network: Network, batch: int, spent: float, device: str) -> dict[str, 
 
 def _timed(network: Network, batch: int, spent: float, device: str) -> dict[str, dict[str, list[float]]]:
     torch.compiler.reset()
-    torch._dynamo.config.recompile_limit = 64  # the networks share their code, and so do their parts
+    torch._dynamo.config.recompile_limit = 64  # networks and parts share code, which is compiled for each
     backbone, images = _given(network, batch, device)
     calls = {}
     for name, form in FORMS.items():
@@ -44,18 +44,18 @@ def _timed(network: Network, batch: int, spent: float, device: str) -> dict[str,
 
 
 def score_cam(network: Network, device: str) -> dict[str, dict[str, list[float]]]:
-    """The same of Score-CAM, for a single image, and once: it takes a pass for every channel of the layer."""
+    """Times Score-CAM once, on a single image: it takes a pass for every channel of the layer."""
     backbone, images = _given(network, 1, device)
     plain = inference(copy.deepcopy(backbone), images)
     seconds = [duration(plain, device) for _ in range(20)]
-    times = {("plain", "eager"): [statistics.median(seconds[5:])]}  # the first allocate
+    times = {("plain", "eager"): [statistics.median(seconds[5:])]}  # the first calls allocate memory
     for row, method in available({SCORE_CAM: torchcam("ScoreCAM")}).items():
         times[row, "eager"] = [duration(_call(method(backbone, network.layer), images), device)]
     return nested(times)
 
 
 def arithmetic(network: Network) -> dict[str, dict[str, int]]:
-    """Floating-point operations for one image, and parameters."""
+    """Counts the floating-point operations for one image, and the parameters."""
     backbone, images = _given(network, 1, "cpu")
     models = {row: build(backbone).eval() for row, build in MODELS.items()}
     calls = {row: inference(model, images) for row, model in models.items()}
@@ -68,15 +68,15 @@ def arithmetic(network: Network) -> dict[str, dict[str, int]]:
 
 
 def forms_of(row: str) -> list[str]:
-    """Those that a method is timed in."""
+    """Returns the forms in which a method is timed."""
     if row.startswith("pytorch-grad-cam"):
-        return ["eager", "folded"]  # NumPy, to which it goes over, has no bfloat16
-    # To compile takes minutes. The first method asks for the least behind the layer.
+        return ["eager", "folded"]  # it converts to NumPy, which has no bfloat16
+    # Compiling takes minutes, so one method does: the first, which asks for the least behind the layer.
     return [form for form in METHOD_FORMS if form != "compiled before" or row == next(iter(METHODS))]
 
 
 def available(methods: dict[str, Any]) -> dict[str, Any]:
-    """Those methods whose library is installed."""
+    """Returns the methods whose library is installed."""
     modules = {"torch-cam": "torchcam", "pytorch-grad-cam": "pytorch_grad_cam", "Captum": "captum"}
     return {row: m for row, m in methods.items() if importlib.util.find_spec(modules[row.split()[0]])}
 
@@ -87,7 +87,7 @@ def _given(network: Network, batch: int, device: str) -> tuple[nn.Module, Tensor
 
 
 def inference(model: nn.Module, images: Tensor) -> Callable[[], object]:
-    """A forward without gradients."""
+    """Returns a call that runs a forward without gradients."""
 
     def run() -> object:
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What was measured on a device, and how two measurements compare."""
+"""Reads what was measured on a device, and compares measurements."""
 
 import json
 import statistics
@@ -12,25 +12,25 @@ Times = dict[str, dict[str, list[float]]]
 
 
 def median(values: Sequence[float]) -> str:
-    """With the quartiles."""
+    """Writes the median with the quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{middle:.2f} ({low:.2f}–{high:.2f})"
 
 
 def best(forms: dict[str, list[float]]) -> str:
-    """The fastest form."""
+    """Returns the fastest form."""
     return min(forms, key=lambda form: statistics.median(forms[form]))
 
 
 def fastest_method(times: Times) -> tuple[str, list[float]]:
-    """Of other libraries, with its times in its best form."""
+    """Returns the fastest method of other libraries, with its times in its best form."""
     bests = {row: times[row][best(times[row])] for row in METHODS if row in times}
     row = min(bests, key=lambda row: statistics.median(bests[row]))
     return row, bests[row]
 
 
 class Logs:
-    """Of one device."""
+    """The logs of one device."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Logs:
         return json.loads((self.directory / f"{name}.json").read_text(encoding="utf-8"))
 
     def batches(self, network: Network, kind: str = "times") -> list[int]:
-        """Those that were measured, and fitted into memory."""
+        """Returns the batch sizes that were measured, and fitted into memory."""
         files = self.directory.glob(f"{kind}_{network.name}_*.json")
         batches = sorted(int(file.stem.rpartition("_")[2]) for file in files)
         return [batch for batch in batches if self.read(f"{kind}_{network.name}_{batch}")]

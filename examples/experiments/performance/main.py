@@ -3,9 +3,10 @@
     pip install ".[benchmark]"
     python examples/experiments performance
 
-Everything is compared in turn within one run: networks with an attention branch, the plain backbone, and the
-Grad-CAM of other libraries on it; those that are not installed are left out. On a GPU if there is one. Two
-hours on two CPU cores with --batches 1 8 32; what is complete is not measured again.
+All contenders take turns within one run: networks with an attention branch, the plain backbone, and on this
+backbone Grad-CAM and other methods of other libraries. Libraries that are not installed are left out. Runs on
+a GPU if there is one. Two hours on two CPU cores with --batches 1 8 32. What is complete is not measured
+again.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def main() -> None:
     logged(directory / "machine.json", partial(machine, device))
     commands = logged(directory / "commands.json", list)
     command = " ".join(["python", *sys.argv])
-    if command not in commands:  # one by one, what is complete is there to stay
+    if command not in commands:  # several commands may have made the logs, since each keeps what is complete
         write_text(directory / "commands.json", json.dumps([*commands, command]))
     write_text(arguments.output / "performance.md", page(arguments.directory))
     with replacing(arguments.output / f"performance_{device}.png") as file:
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def machine(device: str) -> dict[str, str]:
-    """On what it was measured, with what, and by which command."""
+    """Describes the machine and the libraries of the measurement."""
     if device == "cuda":
         name = torch.cuda.get_device_name()
     else:
@@ -97,7 +98,7 @@ def machine(device: str) -> dict[str, str]:
 
 
 def installed(library: str) -> str | None:
-    """Its version, if it is."""
+    """Returns the version of a library, if it is installed."""
     try:
         return version(library)
     except PackageNotFoundError:

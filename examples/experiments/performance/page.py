@@ -1,4 +1,4 @@
-"""The page on what a map costs, from the logs."""
+"""Writes the page on what a map costs, from the logs."""
 
 import statistics
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from experiments.common.tables import table
 from experiments.common.timing import ratios
 from experiments.performance.contenders import BRANCHED, METHODS, NETWORKS, SCORE_CAM, TITLES, Network
 from experiments.performance.logs import Logs, Times, best, fastest_method, median
-from experiments.performance.training import CHECKPOINTED, TRAINED_FORMS
+from experiments.performance.training import TRAINED_FORMS
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A time over another, of two networks in two forms; or that over the ratio of their FLOPs."""
+    """A goal for the time of one network over the time of another, each in a form; maybe over their FLOPs."""
 
     title: str
     one: tuple[str, str]
@@ -43,11 +43,11 @@ GOALS = (
     Goal("ABN / plain, eager, time over FLOPs", ("copy", "eager"), ("plain", "eager"), 1.1, over_flops=True),
 )
 FASTER = 1.3
-"""Explained images per second, over those of other libraries: the goal."""
+"""The goal for explained images per second, over those of other libraries."""
 
 
 def goals_table(logs: Logs) -> str:
-    """The goals, setting by setting."""
+    """Makes the table of the goals, setting by setting."""
     limits = [f" (≤ {goal.limit})" if goal.limit else "" for goal in GOALS]
     titles = [goal.title + limit for goal, limit in zip(GOALS, limits, strict=True)]
     rows = [["network, batch", *titles]]
@@ -69,7 +69,7 @@ def goals_table(logs: Logs) -> str:
 
 
 def speed_table(logs: Logs) -> str:
-    """Explained images per second, over those of the fastest other library."""
+    """Makes the table of explained images per second, over those of the fastest other library."""
     rows = [["network, batch", "fastest other", "in the form", *(TITLES[row] for row in ("light", "copy"))]]
     reached: list[list[bool]] = []
     for network in logs.networks:
@@ -86,7 +86,7 @@ def speed_table(logs: Logs) -> str:
 
 
 def network_table(logs: Logs, network: Network) -> str:
-    """Every contender, relative to the plain backbone as it comes."""
+    """Makes the table of every contender, relative to the eager plain backbone."""
     batches = logs.batches(network)
     arithmetic = logs.read(f"arithmetic_{network.name}")
     memory_batch = max(logs.batches(network, "memory"))
@@ -110,7 +110,7 @@ def network_table(logs: Logs, network: Network) -> str:
 
 
 def training_table(logs: Logs) -> str:
-    """A step of training, relative to the straightforward network's as it comes."""
+    """Makes the table of a step of training, relative to the eager straightforward network."""
     rows = [
         [
             "network, batch",
@@ -124,7 +124,7 @@ def training_table(logs: Logs) -> str:
             memory = logs.read(f"training_memory_{network.name}_{batch}")
             straightforward = times["straightforward"]["eager"], memory["straightforward"]["eager"]
             for row in times:
-                cells = [{**TITLES, CHECKPOINTED: "the same, its stage checkpointed"}[row]]
+                cells = [TITLES.get(row, row)]
                 for form in TRAINED_FORMS:
                     if form in times[row]:
                         cells.append(median(ratios(times[row][form], straightforward[0])))
@@ -136,7 +136,7 @@ def training_table(logs: Logs) -> str:
 
 
 def wrapping(logs: Logs, limit: float = 0.5) -> str:
-    """How many backbones of torchvision are wrapped within the limit, and which are not."""
+    """Tells how many backbones of torchvision are wrapped within the limit, and which are not."""
     firsts, medians, _ = zip(*(seconds := logs.read("wrapping")).values(), strict=True)
     within = [sum(time <= limit for time in times) for times in (medians, firsts)]
     rows = [["backbone", "seconds", "the first time", "`copy.deepcopy` of it"]]
@@ -146,12 +146,12 @@ def wrapping(logs: Logs, limit: float = 0.5) -> str:
             rows.append([name, wrap, first, copied])
     return (
         f"{within[0]} of {len(seconds)} within {limit} s ({within[1]} the first time), half of them in "
-        f"{statistics.median(medians):.2f} s. The others:\n\n{table(rows)}"
+        f"{statistics.median(medians):.2f} s. The others took longer:\n\n{table(rows)}"
     )
 
 
 def score_cam(logs: Logs) -> str:
-    """What Score-CAM costs, if its library was there."""
+    """Tells what Score-CAM costs, if its library was there."""
     times = logs.read("score_cam")
     if SCORE_CAM not in times:
         return ""
@@ -160,7 +160,7 @@ def score_cam(logs: Logs) -> str:
 
 
 def section(logs: Logs) -> str:
-    """All about one device."""
+    """Returns the section about one device."""
     added = logs.read("imports")
     return SECTION.format(
         **logs.machine,
@@ -176,12 +176,12 @@ def section(logs: Logs) -> str:
 
 
 def page(directory: Path) -> str:
-    """The page, of all devices whose logs are there."""
+    """Returns the page about all devices whose logs are there."""
     devices = [Logs(path) for path in sorted(directory.iterdir()) if (path / "machine.json").exists()]
     sections = [section(logs) for logs in devices]
     if not any(logs.machine["kind"] == "cuda" for logs in devices):
         sections.append(
-            "## GPU\n\nNone was at hand; where there is one, the same command fills this section.\n"
+            "## GPU\n\nNo GPU was at hand. On a machine with a GPU, the same command fills this section.\n"
         )
     return PAGE.format(sections="\n".join(sections))
 
@@ -189,50 +189,58 @@ def page(directory: Path) -> str:
 PAGE = """\
 # What a map costs
 
-Written by `python examples/experiments performance` from the logs of its runs. Images of 224 × 224 pixels,
-1000 classes, random weights. Nothing is timed on its own: in each round, of which there are seven or more,
-all contenders run once, one after another, every other round in reverse. A figure is the median of the ratios
-within the rounds, with their quartiles.
+Time and memory of predictions with a map, over those of the plain backbone: networks with an attention branch
+(ABNs), and Grad-CAM and other methods of other libraries. The last section tells [what
+paid](#what-paid-and-what-did-not).
 
-- **Eager**: as it comes, float32, channels first. Without training, a network with an attention branch, and
-  the plain backbone, run under `torch.inference_mode()`.
+Written by `python examples/experiments performance` from the logs of its runs. Images have 224 × 224 pixels;
+there are 1000 classes; weights are random. All contenders are timed in the same rounds, seven or more. In
+each round all run once, one after another, and every other round goes in reverse. A figure is the median of
+the ratios within the rounds, with their quartiles.
+
+- **Eager**: the network without any preparation, float32, channels first. Except in training, ABNs and the
+  plain backbone run under `torch.inference_mode()`.
 - **Deployed**: channels last, bfloat16, compiled with the weights as constants, which folds the batch norms
-  ([how](running.md#deploy)); on a GPU with CUDA graphs. A method that asks for gradients cannot have that as
-  a whole. Its **best** form is the fastest of: as it comes; batch norms folded, channels last, and no
-  gradients before the layer that it explains; the same in bfloat16; and for torch-cam's Grad-CAM also what
-  comes before that layer compiled, module by module, with its weights as constants. (pytorch-grad-cam goes
-  over to NumPy, which has no bfloat16.)
-- **ABN**: a new network, `start="new"`, with a copy of the last stage at stride 1. What one with a pretrained
-  backbone costs, whose stage is dense, is in [photos.md](photos.md#what-it-costs).
-- **Straightforward**: the function of the official network with the K×K convolution on every pixel, before
-  the pool. Beside it, with `map="convolution"`, the same function as this library computes it.
-- **FLOPs** of one image, those of gradients included, **parameters**, and **memory** that one call adds at
-  its peak: over those of the plain backbone. PyTorch's counter takes the gradients of a grouped convolution
-  for those of a full one, which shows in ConvNeXt and EfficientNet where a method asks for all gradients.
-  Memory is measured of the networks alone, not of other libraries.
+  ([how](running.md#deploy)); on a GPU with CUDA graphs.
+- **Best**: the fastest form. A method that asks for gradients cannot be deployed as a whole. It is tried
+  eager; with batch norms folded, channels last, and no gradients before the layer that it explains; and with
+  all of this in bfloat16. torch-cam's Grad-CAM is tried in one more form: the modules before that layer are
+  compiled one by one too, with their weights as constants. (pytorch-grad-cam has no form in bfloat16, since
+  it converts to NumPy, which has no bfloat16.)
+- **ABN**: a new network, `start="new"`, with a copy of the last stage at stride 1. A network with a
+  pretrained backbone has a dense stage instead; its cost is in [photos.md](photos.md#what-it-costs).
+- **Straightforward**: the official network, with the K×K convolution on every pixel, before the pool. The ABN
+  with `map="convolution"` computes the same function in this library's way, with the pool first.
+- **FLOPs** (of one image, with the gradients where a method asks for them), **parameters** and **memory**
+  (what one call adds at its peak) are over those of the plain backbone. PyTorch's counter counts the
+  gradients of a grouped convolution as those of a full one. This shows in ConvNeXt and EfficientNet where a
+  method asks for all gradients. Memory is measured for the networks alone, not for other libraries.
 
 {sections}
 ## What paid, and what did not
 
-- **Pool first, convolve then** saves its share of the arithmetic: a few percent at most, since the branch
-  repeats the last stage on four times the pixels. Only another stage saves that.
-- **Channels last, bfloat16, folded batch norms** pay for every contender alike. They bring the full network
-  far below the straightforward one as it comes, and not below the same one in the same form.
-- **A full network** takes up to twice the time of the backbone alone, and longer than a Grad-CAM in its best
-  form, but for single images and deep backbones. What it gives for that is a map that takes part in the
-  decision.
-- **The light branch**, deployed, takes about as long as the backbone alone. As it comes, most of all single
-  images feel its dozen small operations. A Grad-CAM in its best form, the work of an expert, comes close to
-  it as batches grow, since a CPU has nothing left to do but convolutions, and not for single images.
-- **Training** channels last, compiled and in bfloat16 took half the time and memory of ResNets, at these
-  batches; of a few images, less is saved. Beyond that, a full network pays for its copy of the last stage, as
-  the straightforward one does: 0.9 of the time and 0.85 of the memory are out of reach with it. The light
-  branch trains as fast as the backbone alone.
-- **Checkpointing the stage** saves memory in training, for the time of one more forward through it.
-- Tried by hand, not part of the script: the look for NaN in the images took longer than the light branch of a
-  small backbone, and now looks at their sum first. Nothing came of the attention mechanism as one fused
-  operation, the class activation as a matrix product, a ReLU in place in the branch, or leaving the attention
-  logits out.
+- **Pool first, convolve then** saves only the arithmetic of one convolution: at most about 5 % of the FLOPs
+  of the ResNets and of ConvNeXt, and 14 % for EfficientNet-B0. The branch also runs the last stage on four
+  times the pixels, and only another stage saves that.
+- **Channels last, bfloat16, folded batch norms** pay for every contender alike. With them the full network
+  takes far less time than the eager straightforward network, but not far less than the straightforward
+  network in the same form.
+- **A full network**, with a copy of the last stage, takes up to twice the time of the backbone alone. It
+  takes longer than Grad-CAM in its best form, except for single images on deep backbones. In return, its map
+  takes part in the decision.
+- **The light branch**, deployed, takes about as long as the backbone alone. Eager, its dozen small operations
+  show, most of all with single images. Grad-CAM in its best form, the work of an expert, comes close to the
+  light branch as batches grow, since a CPU then has nothing to do but convolutions. With single images it
+  does not come close.
+- **Training** channels last, compiled and in bfloat16 took half the time and half the memory on ResNets, at
+  these batch sizes. With a few images, less is saved. A full network also pays for its copy of the last
+  stage, as the straightforward network does. So the goals of 0.9 of the time and 0.85 of the memory are out
+  of its reach. The light branch trains as fast as the backbone alone.
+- **Checkpointing the stage** saves memory in training, for the time of one more forward through the stage.
+- Tried by hand, not part of the script: looking for NaN in the images took longer than the light branch of a
+  small backbone, so the check now looks at their sum first. Four changes brought nothing: the attention
+  mechanism as one fused operation, the class activation as a matrix product, a ReLU in place in the branch,
+  and leaving the attention logits out.
 """
 SECTION = """\
 ## {device}
@@ -247,38 +255,40 @@ SECTION = """\
 
 ### The goals, setting by setting
 
-Set before anything was measured. The last column is a ratio of times over the ratio of FLOPs: 1 is as fast as
-the arithmetic allows (goal on a GPU: 1.05).
+The goals were set before anything was measured. Each cell is the time of one network over the time of
+another. In the last column this ratio is divided by the ratio of FLOPs: 1 is as fast as the arithmetic allows
+(goal on a GPU: 1.05).
 
 {goals}
 
 ### Explained images per second
 
-Those of a network with an attention branch over those of the fastest other library, each in its best form
-(goal: 1.3 times as many).
+Images per second, with logits and map, of an ABN over those of the fastest other library, each in its best
+form. The goal is 1.3 times as many.
 
 {speed}
 
 ### Every contender
 
-Time relative to the plain backbone as it comes.
+Time relative to the eager plain backbone.
 
 {networks}
 
 {score_cam}
 ### A step of training
 
-With the update by SGD, relative to the straightforward network as it comes (goals, eager: time 0.9, memory
-0.85). Memory is what the step adds at its peak to network and images: gradients, momentum, activations.
-Accelerated is channels last, compiled, under autocast to bfloat16: `--channels-last --compile --amp bfloat16`
-of [the trainer](training.md); four networks, since compiling takes its time.
+A step includes the update by SGD. Time and memory are relative to the eager straightforward network (goals
+for eager: time 0.9, memory 0.85). Memory is what the step adds at its peak to network and images: gradients,
+momentum, activations. *Accelerated*: channels last, compiled, under autocast to bfloat16, as with
+`--channels-last --compile --amp bfloat16` of [the trainer](training.md). Only four networks were accelerated,
+since compiling takes its time.
 
 {training}
 
 ### Before the first forward
 
-`wrap_backbone` of torchvision's classifiers, handed over as modules, the median of three times after the
-first: {wrapping}
+Time of `wrap_backbone` on torchvision's classifiers, handed over as modules, the median of three calls after
+the first: {wrapping}
 
 `import abn` adds to `import torch, torchvision`: {imports}.
 """

@@ -1,4 +1,4 @@
-"""The picture of the page on what a map costs."""
+"""Draws the picture of the page on what a map costs."""
 
 import statistics
 from pathlib import Path
@@ -11,7 +11,7 @@ from experiments.performance.logs import Logs, best
 
 
 def picture(directory: Path) -> Figure:
-    """Time of each contender in its best form, relative to the plain backbone's, batch by batch."""
+    """Draws the time of each contender in its best form, relative to the plain backbone's, batch by batch."""
     logs = Logs(directory)
     figure = Figure(figsize=(10, 2.4 * len(logs.networks)), layout="constrained")
     for axis, network in zip(
@@ -21,7 +21,7 @@ def picture(directory: Path) -> Figure:
         width = 0.8 / len(batches)
         for index, batch in enumerate(batches):
             times = logs.times(network, batch)
-            rows = [row for row in (*BRANCHED[1:], *METHODS) if row in times]
+            rows = [row for row in (*BRANCHED, *METHODS) if row in times and row != "straightforward"]
             plain = times["plain"]["deployed"]
             values = [statistics.median(ratios(times[row][best(times[row])], plain)) for row in rows]
             places = [place + (index - (len(batches) - 1) / 2) * width for place in range(len(rows))]

@@ -1,4 +1,4 @@
-"""What comes before the first forward: importing the library, and wrapping a backbone."""
+"""Times what comes before the first forward: importing the library, and wrapping a backbone."""
 
 import copy
 import gc
@@ -17,20 +17,20 @@ IMPORTS = {"without": "import torch, torchvision", "with": "import torch, torchv
 
 
 def import_seconds(pairs: int = 15) -> list[float]:
-    """Seconds that importing the library adds to importing torch and torchvision, in pairs in turn."""
+    """Measures the seconds that importing the library adds to importing torch and torchvision, in pairs."""
 
     def seconds(statement: str) -> float:
         code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
         return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
 
     measured = [{name: seconds(code) for name, code in IMPORTS.items()} for _ in range(pairs + 1)]
-    return [pair["with"] - pair["without"] for pair in measured[1:]]  # the first ones fill the disk's cache
+    return [pair["with"] - pair["without"] for pair in measured[1:]]  # the first pair fills the disk's cache
 
 
 def wrapping_seconds(repetitions: int = 3) -> dict[str, tuple[float, float, float]]:
-    """Of each classifier in torchvision, seconds: the first wrap, then the median of more, and of copying it.
+    """Times each classifier of torchvision, in seconds: the first wrap, the median of more, and of copies.
 
-    Left out are those that are no networks of feature maps.
+    Classifiers without feature maps are left out.
     """
     seconds = {}
     for name in torchvision.models.list_models(module=torchvision.models):
@@ -49,5 +49,5 @@ def wrapping_seconds(repetitions: int = 3) -> dict[str, tuple[float, float, floa
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    gc.collect()  # what was left by the work before
+    gc.collect()  # frees what the work before has left
     return duration(work, "cpu")

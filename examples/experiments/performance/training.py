@@ -1,4 +1,4 @@
-"""A step of training: time of all networks in turn, and the memory of each; and the memory of one forward."""
+"""Measures time and memory of a step of training, of all networks in turn, and memory of one forward."""
 
 import gc
 from collections.abc import Callable
@@ -19,26 +19,25 @@ from experiments.performance.measure import LEAST_ROUNDS, nested
 
 
 def checkpointed(backbone: nn.Module) -> ABN:
-    """The official function, the stage of its attention branch computed again for the gradients."""
+    """Builds the official function. The stage of its branch is computed again for the gradients."""
     model = official(backbone)
     stage = model.attention_branch.stage
     stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
     return model
 
 
-CHECKPOINTED = "official, stage checkpointed"
-TRAINED = {**MODELS, CHECKPOINTED: checkpointed}
+TRAINED = {**MODELS, "checkpointed": checkpointed}
 TRAINED_FORMS = {
     "eager": tuple(TRAINED),
-    "accelerated": ("plain", "straightforward", "official", "light"),  # to compile takes minutes
+    "accelerated": ("plain", "straightforward", "official", "light"),  # compiling takes minutes
 }
-"""And which networks are trained in them."""
+"""Forms of training, and the networks that are trained in each."""
 
 
 def step_of(
     model: nn.Module, images: Tensor, form: str = "eager"
 ) -> tuple[Callable[[], None], torch.optim.Optimizer]:
-    """Forward, gradients and update, as in a loop over batches; and the optimizer that makes the updates."""
+    """Returns a call of forward, gradients and update, as in a loop over batches; and its optimizer."""
     accelerated = form == "accelerated"
     model.train()
     if accelerated:
@@ -61,9 +60,9 @@ def step_of(
 
 
 def timed_steps(network: Network, batch: int, spent: float, device: str) -> dict[str, dict[str, list[float]]]:
-    """Seconds of a step of each network in each of its forms."""
+    """Times a step of each network in each of its forms, in seconds."""
     torch.compiler.reset()
-    torch._dynamo.config.recompile_limit = 64  # the networks share their code
+    torch._dynamo.config.recompile_limit = 64  # the networks share code, which is compiled for each
     torch.manual_seed(0)
     backbone, images = network.build().to(device), torch.randn(batch, 3, SIZE, SIZE, device=device)
     steps = {
@@ -75,12 +74,12 @@ def timed_steps(network: Network, batch: int, spent: float, device: str) -> dict
 
 
 def memory(network: Network, batch: int, device: str) -> dict[str, float]:
-    """MiB that a forward of each network needs beside what holds it and the images."""
+    """Measures the MiB that a forward of each network adds to network and images."""
     return {row: in_new_process(memory_of, network.name, row, batch, device) for row in MODELS}
 
 
 def memory_in_training(network: Network, batch: int, device: str) -> dict[str, dict[str, float]]:
-    """MiB that a step of training of each network needs, in each form."""
+    """Measures the MiB that a step of training of each network adds, in each form."""
     return nested(
         {
             (row, form): in_new_process(memory_of, network.name, row, batch, device, form)
@@ -91,7 +90,7 @@ def memory_in_training(network: Network, batch: int, device: str) -> dict[str, d
 
 
 def memory_of(name: str, row: str, batch: int, device: str, form: str | None = None) -> float:
-    """MiB that a forward of one network needs, or a step of training in this form. For a new process."""
+    """Measures the MiB of a forward, or of a training step in a form. Has to be called in a new process."""
     backbone = NETWORKS[name].build().to(device)
     model, images = TRAINED[row](backbone), torch.randn(batch, 3, SIZE, SIZE, device=device)
     del backbone
@@ -101,8 +100,8 @@ def memory_of(name: str, row: str, batch: int, device: str, form: str | None = N
             model(images[:2, :, :64, :64])
     else:
         call, optimizer = step_of(model, images, form)
-        call()  # what libraries allocate once; and it compiles
+        call()  # libraries allocate some memory only once; and this compiles
         optimizer.zero_grad()
-        optimizer.state.clear()  # the step that is measured makes its own
+        optimizer.state.clear()  # the measured step makes its own state
         gc.collect()
     return added_memory(call, device)

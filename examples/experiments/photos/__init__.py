@@ -1,1 +1,1 @@
-"""What photos.py consists of."""
+"""What pretrained networks and their maps are worth on photographs; writes docs/photos.md."""

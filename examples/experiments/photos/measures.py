@@ -1,4 +1,4 @@
-"""What networks and their maps are worth on photographs."""
+"""Measures what networks and their maps are worth on photographs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class Scenes:
         self.classes = [each.classes for each in photographs]
 
     def right(self, logits: Tensor) -> Tensor:
-        """Which of the predictions count as right, (N,)."""
+        """Returns which of the predictions count as right, (N,)."""
         predicted = logits.argmax(dim=1).tolist()
         return torch.tensor([one in known for one, known in zip(predicted, self.classes, strict=True)])
 
@@ -39,14 +39,14 @@ def logits_of(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def predictions(model: ABN, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of both branches and the maps."""
+    """Computes the scores of both branches, and the maps."""
     parts = zip(*(model(batch) for batch in images.split(BATCH)), strict=True)
     attention, perception, maps = map(torch.cat, parts)
     return attention, perception, maps
 
 
 def scores(model: ABN, scenes: Scenes, plain: Tensor) -> dict[str, float]:
-    """Accuracy of both branches, and how often the attention branch says what the plain network says."""
+    """Measures the accuracy of both branches, and how often attention branch and plain network agree."""
     attention, perception, _ = predictions(model, scenes.images)
     return {
         "perception": scenes.right(perception).float().mean().item(),
@@ -56,12 +56,12 @@ def scores(model: ABN, scenes: Scenes, plain: Tensor) -> dict[str, float]:
 
 
 def random_maps(count: int, size: int) -> Tensor:
-    """Maps of noise (N, 1, h, w), the same in every run: what figures of maps are compared with."""
+    """Makes maps of noise (N, 1, h, w), the same in every run, to compare other maps with."""
     return torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def place(maps: Tensor, masks: Tensor) -> dict[str, float]:
-    """Where the maps point, in the mean."""
+    """Measures where the maps point, in the mean over the images."""
     return {
         "pointing": metrics.pointing_game(maps, masks).mean().item(),
         "energy": metrics.energy_pointing_game(maps, masks).mean().item(),
@@ -69,7 +69,7 @@ def place(maps: Tensor, masks: Tensor) -> dict[str, float]:
 
 
 def faithfulness(model: Callable[[Tensor], Any], images: Tensor, maps: Tensor) -> dict[str, float]:
-    """What becomes of the prediction without, and with only, what the maps point at; the mean over images."""
+    """Measures the prediction without, and with only, what the maps point at, in the mean over the images."""
     step = math.ceil(images.shape[-2] * images.shape[-1] / STEPS)
     parts = list(zip(images.split(BATCH), maps.split(BATCH), strict=True))
     return {
@@ -81,6 +81,6 @@ def faithfulness(model: Callable[[Tensor], Any], images: Tensor, maps: Tensor) -
 def times(
     runs: dict[str, Callable[[Tensor], object]], images: Tensor, rounds: int = 15
 ) -> dict[str, list[float]]:
-    """Seconds of each network without gradients, in rounds of all in turn."""
+    """Times each network without gradients, in seconds, in rounds of all in turn."""
     with torch.inference_mode():
         return in_turn({name: partial(run, images) for name, run in runs.items()}, rounds=rounds)

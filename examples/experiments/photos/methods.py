@@ -15,7 +15,7 @@ from torchcam.methods import GradCAM, LayerCAM, ScoreCAM
 from experiments.photos.measures import BATCH
 
 Method = Callable[[nn.Module, str, Tensor, Tensor], Tensor]
-"""A network, its layer, images (B, C, H, W) and classes (B,) to maps (B, 1, h, w)."""
+"""Takes a network, its layer, images (B, C, H, W) and classes (B,), and returns maps (B, 1, h, w)."""
 
 
 def of_torchcam(method: type) -> Method:
@@ -51,4 +51,4 @@ SCORE_CAMS = {
     "Score-CAM, torch-cam": of_torchcam(ScoreCAM),
     "Score-CAM, pytorch-grad-cam": of_pytorch_grad_cam(PytorchScoreCAM),
 }
-"""They run the network once for each channel of the layer."""
+"""Methods that run the network once for each channel of the layer."""

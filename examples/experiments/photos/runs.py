@@ -1,4 +1,4 @@
-"""Fine-tuned networks: training one on a task, and measuring it and its maps."""
+"""Trains one network on a task of photographs, and measures it and its maps."""
 
 import json
 import time
@@ -26,7 +26,7 @@ from experiments.tasks.fashion import fashion
 from experiments.tasks.images import Images, Task
 
 DELETED = 128  # test images for deletion and insertion, which take dozens of passes each
-GRIDS = 100  # of four test images, for the grid pointing game
+GRIDS = 100  # grids of four test images, for the grid pointing game
 IMAGE_SIZE = 128
 
 
@@ -37,12 +37,12 @@ class Study:
     task: Callable[[], Task]
     recipe: Recipe
     plain: Callable[[int], nn.Module]
-    """Number of classes to a network without attention branch."""
+    """Takes the number of classes, and returns a network without attention branch."""
     abn: Callable[..., ABN]
-    """Number of classes and arguments of :func:`abn.wrap_backbone` to one with."""
+    """Takes the number of classes and arguments of :func:`abn.wrap_backbone`, and returns an ABN."""
     layer: str
     judged_class: int | None = None
-    """Deletion and insertion are measured on images of this class alone."""
+    """Class on whose images alone deletion and insertion are measured."""
     grids: bool = False
     """Whether the grid pointing game is played with its test images."""
 
@@ -64,7 +64,7 @@ STUDIES = {
         plain_lite0,
         abn_lite0,
         "bn2",
-        judged_class=1,  # defective: to delete pixels of a sound cell is to damage it
+        judged_class=1,  # defective: deleting pixels of a sound cell damages it
     ),
     "cutouts": Study(
         lambda: cutouts(IMAGE_SIZE), Recipe(epochs=4, learning_rate=5e-4), plain_lite0, abn_lite0, "bn2"
@@ -87,9 +87,9 @@ class Variant:
     name: str
     title: str
     arguments: dict[str, Any] | None = field(hash=False)
-    """Of :func:`abn.wrap_backbone`; none for the network without attention branch."""
+    """Arguments of :func:`abn.wrap_backbone`; None for the network without attention branch."""
     learning_rate: float | None = None
-    """If not that of the study."""
+    """Learning rate, if it is not the study's."""
 
 
 PLAIN = Variant("plain", "plain network", None)
@@ -118,12 +118,12 @@ def task_of(study: str) -> Task:
 
 
 def directory_of(root: Path, study: str, variant: Variant, seed: int) -> Path:
-    """Where a run is logged."""
+    """Returns the directory in which a run is logged."""
     return root / f"{study}_{variant.name}_{seed}"
 
 
 def stored(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Figures of a run, and of its test images the scores (N, K) and the maps (N, 1, h, w)."""
+    """Reads the figures of a run, and the scores (N, K) and maps (N, 1, h, w) of its test images."""
     figures = json.loads((directory / "figures.json").read_text(encoding="utf-8"))
     return figures, {
         name: values.float() for name, values in load_file(directory / "outputs.safetensors").items()
@@ -153,7 +153,7 @@ def run(study: str, variant: Variant, seed: int, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / "outputs.safetensors") as file:
         save_file({name: values.half().contiguous() for name, values in outputs.items()}, file)
-    with replacing(directory / "figures.json") as file:  # last: with it the run is complete
+    with replacing(directory / "figures.json") as file:  # last, since it marks the run as complete
         file.write_text(json.dumps(figures, indent=2), encoding="utf-8")
 
 
@@ -162,7 +162,7 @@ Measured = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def measured_abn(model: ABN, study: Study, task: Task) -> Measured:
-    """Of a network with an attention branch."""
+    """Measures a network with an attention branch."""
     test, images = task.test, task.prepared(task.test)
     attention, perception, maps = measures.predictions(model, images)
     figures = scores(perception, test.labels) | {"attention": accuracy(attention, test.labels)}
@@ -181,7 +181,7 @@ def measured_abn(model: ABN, study: Study, task: Task) -> Measured:
 
 
 def measured_plain(model: nn.Module, study: Study, task: Task) -> Measured:
-    """Of a network without one, and of the maps that other methods make of it."""
+    """Measures a network without attention branch, and the maps that other methods make of it."""
     test, images = task.test, task.prepared(task.test)
     logits = measures.logits_of(model, images)
     figures, outputs = scores(logits, test.labels), {"scores": logits}
@@ -206,7 +206,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Accuracy and, of two classes, the area under the ROC curve."""
+    """Computes the accuracy and, of two classes, the area under the ROC curve."""
     figures: dict[str, Any] = {"accuracy": accuracy(logits, labels)}
     if logits.shape[1] == 2:
         figures["auc"] = float(roc_auc_score(labels, logits.softmax(dim=1)[:, 1]))
@@ -216,7 +216,7 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
 def map_figures(
     model: nn.Module, study: Study, test: Images, images: Tensor, logits: Tensor, maps: Tensor
 ) -> dict[str, float]:
-    """Where the maps point, if that is known, and what the network makes of it."""
+    """Measures where the maps point, if the place of the object is known, and deletion and insertion."""
     place = {} if test.masks is None else measures.place(maps, test.masks)
     return place | judged(model, study, test, images, logits, maps)
 
@@ -224,10 +224,10 @@ def map_figures(
 def noise_figures(
     model: nn.Module, study: Study, test: Images, images: Tensor, logits: Tensor, size: int
 ) -> dict[str, float]:
-    """Likewise of maps of noise, as coarse as others (h, w = size) where the network judges them.
+    """Measures maps of noise, for deletion and insertion as coarse as other maps (h, w = size).
 
-    Their place is that of noise in the images' own resolution: the highest point of a coarse map that is
-    enlarged lies at the border more often than elsewhere.
+    Where they point is measured on noise in the images' own resolution: the highest point of a coarse map
+    that is enlarged lies at the border more often than elsewhere.
     """
     fine = measures.random_maps(len(test), images.shape[-1])
     place = {} if test.masks is None else measures.place(fine, test.masks)
@@ -237,7 +237,7 @@ def noise_figures(
 def judged(
     model: nn.Module, study: Study, test: Images, images: Tensor, logits: Tensor, maps: Tensor
 ) -> dict[str, float]:
-    """Deletion and insertion, on images that the network gets right."""
+    """Measures deletion and insertion, on images that the network gets right."""
     right = logits.argmax(dim=1) == test.labels
     if study.judged_class is not None:
         right &= test.labels == study.judged_class
@@ -247,7 +247,7 @@ def judged(
 
 
 def effect(model: ABN, images: Tensor, labels: Tensor, replacement: metrics.Replacement) -> dict[str, float]:
-    """Accuracy and change of the prediction with another map."""
+    """Measures accuracy and change of the prediction with another map."""
     batches = zip(images.split(measures.BATCH), labels.split(measures.BATCH), strict=True)
     parts = [metrics.map_effect(model, *batch, replacement) for batch in batches if len(batch[0]) > 1]
     means = [torch.cat(values).mean().item() for values in zip(*parts, strict=True)]
@@ -257,7 +257,7 @@ def effect(model: ABN, images: Tensor, labels: Tensor, replacement: metrics.Repl
 def grid_share(
     explain: Callable[[Tensor, Tensor], Tensor], task: Task, images: Tensor, logits: Tensor
 ) -> float:
-    """The grid pointing game on test images that the network is sure of."""
+    """Plays the grid pointing game on test images of which the network is sure."""
     labels = task.test.labels
     chosen = metrics.choose_grids(logits, labels, count=GRIDS)
     return metrics.grid_pointing_game(explain, images[chosen], labels[chosen]).mean().item()

@@ -1,4 +1,4 @@
-"""The tables on networks trained on photographs, from the figures of their runs."""
+"""Makes the tables on networks trained on photographs, from the figures of their runs."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from experiments.common.tables import mean_and_worst, numbers
 from experiments.photos.runs import PLAIN, Variant
 
 Run = tuple[dict[str, Any], dict[str, Tensor]]
-"""Figures, and scores and maps."""
+"""Figures of a run, and its scores and maps."""
 Runs = dict[Variant, list[Run]]
 """The runs of each variant, one for each seed."""
 
 
 def of(runs: Sequence[Run], *keys: str) -> list[float]:
-    """A figure of each run."""
+    """Returns a figure of each run."""
     values = []
     for figures, _ in runs:
         value: Any = figures
@@ -27,7 +27,7 @@ def of(runs: Sequence[Run], *keys: str) -> list[float]:
 
 
 def score_rows(runs: Runs) -> list[list[str]]:
-    """Accuracy, mean / worst seed; the area under the ROC curve, of two classes; and the training's time."""
+    """Returns rows of accuracy and area under the ROC curve, as mean / worst seed, and of training time."""
     two_classes = "auc" in runs[PLAIN][0][0]
     columns = ["accuracy", "AUC"] if two_classes else ["accuracy"]
     rows = [["network", "seeds", *columns, "attention branch's accuracy", "seconds per epoch"]]
@@ -47,7 +47,7 @@ def score_rows(runs: Runs) -> list[list[str]]:
 
 
 def seed_rows(runs: Runs, key: str) -> list[list[str]]:
-    """A figure, seed by seed; some networks were trained with fewer seeds."""
+    """Returns rows of a figure, seed by seed. Some networks were trained with fewer seeds."""
     count = len(runs[PLAIN])
     rows = [["network", *(f"seed {seed}" for seed in range(count))]]
     for variant, of_seeds in runs.items():
@@ -66,7 +66,7 @@ COLUMNS = {
 
 
 def map_rows(runs: Runs) -> list[list[str]]:
-    """What the maps are worth, mean / worst seed."""
+    """Returns rows of what the maps are worth: mean / worst seed."""
     measured = runs[PLAIN][0][0]["maps"]["Grad-CAM"]
     keys = [key for key in COLUMNS if key in measured]
     rows = [["network", "map", *(COLUMNS[key][0] for key in keys)]]
@@ -81,7 +81,7 @@ def map_rows(runs: Runs) -> list[list[str]]:
 
 
 def effect_rows(runs: Runs) -> list[list[str]]:
-    """What becomes of the prediction with another map, in the mean over the seeds."""
+    """Returns rows of the prediction with another map, in the mean over the seeds."""
     replacements = {"ones": "ones", "mean": "its mean", "another": "another image's map"}
     head = [f"accuracy with {name}, change" for name in replacements.values()]
     rows = [["network", "accuracy", *head]]

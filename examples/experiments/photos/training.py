@@ -12,7 +12,7 @@ from experiments.tasks.images import Task
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast."""
+    """The settings of a training."""
 
     epochs: int
     batch: int = 32
@@ -24,11 +24,11 @@ def train(model: nn.Module, criterion: Callable[..., Tensor], task: Task, seed: 
     """Trains a network in place.
 
     Args:
-        model: Images (B, C, H, W) to an output.
-        criterion: This output and labels (B,) to a scalar.
-        task: With the images to train on, which are mirrored at random.
-        seed: Of the order of the images, and of the mirroring.
-        recipe: How long and how fast.
+        model: Takes images (B, C, H, W).
+        criterion: Takes the output of the model and labels (B,), and returns a scalar.
+        task: Task with the images to train on, which are mirrored at random.
+        seed: Seed of the order of the images, and of the mirroring.
+        recipe: The settings of the training.
     """
     steps = len(task.train) // recipe.batch
 

@@ -1,1 +1,1 @@
-"""The images that the experiments learn from, and are measured on."""
+"""The images on which the experiments train and measure networks."""

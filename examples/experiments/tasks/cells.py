@@ -1,4 +1,4 @@
-"""Solar cells, sound or defective: those of examples/solar_cells.py.
+"""The task of examples/solar_cells.py: tells defective solar cells from sound ones.
 
 pip install elpv-dataset
 """
@@ -9,7 +9,7 @@ from experiments.tasks.images import Images, Task
 
 
 def cells(size: int) -> Task:
-    """The task, with images of ``size`` × ``size`` pixels."""
+    """Loads the task, with images of ``size`` × ``size`` pixels."""
     try:
         train, test = load_cells(size)
     except ImportError as error:

@@ -1,7 +1,7 @@
-"""Kinds of objects: cut-outs pasted on photographs, so that it is known where each object is.
+"""A task of kinds of objects: cut-outs are pasted on photographs, so it is known where each object is.
 
-The objects (Tux Paint's stamps) and the backgrounds (MATE's) of the test images are in none of the training
-images. They are composites, not natural photographs.
+The objects (Tux Paint's stamps) and the backgrounds (MATE's) of the test images are in no training image. The
+images are composites, not natural photographs.
 """
 
 import random
@@ -30,15 +30,15 @@ KINDS = {
     "vehicle": ("vehicles", "military/vehicles"),
     "instrument": ("hobbies/music",),
 }
-"""Folders of each kind, with those within; drawings and toys are left out."""
+"""Folders of each kind; their subfolders count too. Drawings and toys are left out."""
 NOT_PHOTOGRAPHS = {"cartoon", "toys", "plastic"}
 TEST_SHARE = 0.3  # of the names of each kind's objects
 TEST_BACKGROUNDS = ("Dune", "Storm")
-PLACES = 8  # at which each object is pasted
+PLACES = 8  # number of places at which each object is pasted
 
 
 def cutouts(size: int) -> Task:
-    """The task, with images of ``size`` × ``size`` pixels."""
+    """Makes the task, with images of ``size`` × ``size`` pixels."""
     check_packages()
     draw = random.Random(0)
     train, test = [], []
@@ -58,12 +58,12 @@ def cutouts(size: int) -> Task:
 
 
 def is_photograph(file: Path) -> bool:
-    """Whether it is one, and not the mirror image of another."""
+    """Whether the file is a photograph, and not the mirror image of another."""
     return not NOT_PHOTOGRAPHS.intersection(file.parts) and not file.stem.endswith("_mirror")
 
 
 def split(files: Sequence[Path], draw: random.Random) -> tuple[list[Path], list[Path]]:
-    """Files to train on, and to test with. Names that begin alike (gnu-baby, gnu-sitting) stay together."""
+    """Splits files for training and testing. Names that begin alike (gnu-baby, gnu-sitting) stay together."""
     names = sorted({re.split("[-_]", file.stem)[0] for file in files})
     held_out = set(draw.sample(names, round(TEST_SHARE * len(names))))
     parts: tuple[list[Path], list[Path]] = ([], [])
@@ -75,7 +75,7 @@ def split(files: Sequence[Path], draw: random.Random) -> tuple[list[Path], list[
 def composites_of(
     objects: Sequence[tuple[Path, int]], backgrounds: Sequence[str], size: int, draw: random.Random
 ) -> Images:
-    """Each object at several random places."""
+    """Pastes each object at several random places."""
     photographs = [read_image(BACKGROUNDS / f"{name}.jpg") for name in backgrounds]
     pixels, labels, masks = [], [], []
     for file, label in objects:

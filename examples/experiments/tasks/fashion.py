@@ -1,4 +1,4 @@
-"""Fashion-MNIST, read from the files of a Debian package.
+"""The task Fashion-MNIST, read from the files of a Debian package.
 
     apt-get install dataset-fashion-mnist
 
@@ -18,7 +18,7 @@ PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 
 
 def fashion() -> Task:
-    """The task, with the usual 60,000 images to train on and 10,000 to test with."""
+    """Loads the task, with the usual 60,000 images to train on and 10,000 to test with."""
     if not PACKAGE.is_dir():
         raise FileNotFoundError(f"there is no folder {PACKAGE}: apt-get install dataset-fashion-mnist")
     with tempfile.TemporaryDirectory() as root:

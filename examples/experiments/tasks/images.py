@@ -1,4 +1,4 @@
-"""Photographs to fine-tune on, or to train from nothing: the images as they are before their preparation."""
+"""Tasks of photographs, with the images as they are before they are prepared for a network."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one size with their answers."""
+    """Images of one size with their labels."""
 
     pixels: Tensor
     """(N, C, H, W), uint8."""
@@ -27,24 +27,24 @@ class Images:
 
 @dataclass(frozen=True)
 class Task:
-    """Images to train on and others to measure with; each pixel is prepared as (value / 255 - mean) / std."""
+    """Images to train on and images to test with. Pixels are prepared as (value / 255 - mean) / std."""
 
     name: str
     classes: list[str]
     train: Images
     test: Images
     flips: tuple[int, ...]
-    """Along which dimensions training images are mirrored at random: -1 for left and right, -2."""
+    """Dimensions along which training images are mirrored at random: -1 left and right, -2 top and bottom."""
     mean: float = 0.5
     std: float = 0.5
 
     def prepared(self, images: Images) -> Tensor:
-        """What a network gets, (N, C, H, W)."""
+        """Returns the images as a network gets them, (N, C, H, W)."""
         scaled = (images.pixels.float() / 255 - self.mean) / self.std
-        return scaled.contiguous(memory_format=torch.channels_last)  # as CPUs prefer
+        return scaled.contiguous(memory_format=torch.channels_last)  # faster on CPUs
 
     def mirrored(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Training images (N, C, H, W), each mirrored with a chance of one half along each of ``flips``."""
+        """Mirrors each image of (N, C, H, W) with a chance of one half along each of ``flips``."""
         for dimension in self.flips:
             chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
             images = torch.where(chosen, images.flip(dimension), images)

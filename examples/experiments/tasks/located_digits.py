@@ -1,4 +1,4 @@
-"""Two tasks where the place at which a network ought to look is known."""
+"""Two tasks of digits in which the place where a network should look is known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ BETRAYED = 0.3  # share of the training images whose square betrays the class
 
 @dataclass(frozen=True)
 class Scenes:
-    """Images with their answers."""
+    """Images with the labels and the boxes of their digits."""
 
     images: Tensor
     """(N, C, 48, 48), in 0..1."""
@@ -24,13 +24,13 @@ class Scenes:
     """(N, 4), x1 y1 x2 y2."""
 
     def __getitem__(self, chosen: Tensor) -> "Scenes":
-        images = self.images[chosen].contiguous(memory_format=torch.channels_last)  # as CPUs prefer
+        images = self.images[chosen].contiguous(memory_format=torch.channels_last)  # faster on CPUs
         return Scenes(images, self.labels[chosen], self.boxes[chosen])
 
 
 @dataclass(frozen=True)
 class Task:
-    """Digits to place at random, anew in every epoch."""
+    """A task of digits that are placed at random, anew in every epoch."""
 
     name: str
     channels: int
@@ -42,7 +42,7 @@ class Task:
         return Scenes(images, labels, boxes)
 
     def test_scenes(self) -> Scenes:
-        """The same for all networks."""
+        """Makes the test images, the same for all networks."""
         return self.scenes(False, torch.Generator().manual_seed(0))
 
 

@@ -1,10 +1,10 @@
-"""Photographs that ordinary packages carry: nothing is downloaded while a script runs.
+"""Photographs from ordinary packages: nothing is downloaded while a script runs.
 
     pip install foolbox
     apt-get install tuxpaint-stamps-default mate-backgrounds
 
 Twenty photographs of ImageNet with their classes (foolbox, MIT), and cut-out objects (Tux Paint's stamps,
-GPL-2) pasted on backgrounds (MATE's, GPL-2+), for which it is known which pixels belong to the object.
+GPL-2) pasted on backgrounds (MATE's, GPL-2+). Of the cut-outs it is known which pixels belong to the object.
 """
 
 import importlib.util
@@ -26,9 +26,9 @@ BACKGROUNDS = Path("/usr/share/backgrounds/mate/nature")
 PLAIN = ("Aqua", "Blinds", "Dune", "GreenMeadow", "RainDrops", "Storm", "Wood")
 """Backgrounds without a second object."""
 CLASSES_OF_STAMPS = Path(__file__).with_name("stamps.json")
-"""Of each cut-out the classes of ImageNet that count as right."""
+"""File with the classes of ImageNet that count as right for each cut-out."""
 CANVAS = 256  # side of a composite in pixels
-SCALES = 0.5, 0.8  # of the object's longer side, in canvases
+SCALES = 0.5, 0.8  # least and most length of the object's longer side, in canvases
 SMALL = 0.3, 0.45
 
 
@@ -43,8 +43,8 @@ class Photograph:
 
 
 def photographs() -> list[Photograph]:
-    """Twenty photographs of ImageNet."""
-    found = importlib.util.find_spec("foolbox")  # which is not imported: it takes long
+    """Loads twenty photographs of ImageNet."""
+    found = importlib.util.find_spec("foolbox")  # not imported, since that takes long
     if found is None or found.origin is None:
         raise FileNotFoundError(
             "there is no package foolbox, whose photographs are needed: pip install foolbox"
@@ -61,7 +61,7 @@ def check_packages() -> None:
 
 
 def composites(seed: int, scales: tuple[float, float] = SCALES) -> Iterator[Photograph]:
-    """Each cut-out once, at random on a background."""
+    """Pastes each cut-out once, at random on a background."""
     check_packages()
     draw = random.Random(seed)
     backgrounds = [read_image(BACKGROUNDS / f"{name}.jpg") for name in PLAIN]
@@ -78,7 +78,7 @@ def pasted(
     draw: random.Random,
     scales: tuple[float, float] = SCALES,
 ) -> Photograph:
-    """A cut-out at random on a random crop of a background."""
+    """Pastes a cut-out at random on a random crop of a background."""
     cutout = cutout.crop(cutout.getchannel("A").getbbox())
     scale = draw.uniform(*scales) * CANVAS / max(cutout.size)
     width, height = (max(round(side * scale), 1) for side in cutout.size)
@@ -95,7 +95,7 @@ def pasted(
 
 
 def prepared(photograph: Photograph, preprocessing: Preprocessing) -> tuple[Tensor, Tensor | None]:
-    """What a network gets, (3, H, W), and the mask of the object in the same pixels, (H, W)."""
+    """Returns the image as a network gets it, (3, H, W), and the mask of the object in its pixels, (H, W)."""
     images = preprocessing(photograph.image)
     if photograph.mask is None:
         return images, None

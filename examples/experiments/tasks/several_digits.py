@@ -1,6 +1,6 @@
 """Images of several handwritten digits among clutter, for networks of several tasks.
 
-The scans are those of digits.py. The tasks: is there a 0, a 1, ..., a 9, and what is the sum of all digits.
+The scans come from digits.py. The tasks: is there a 0, a 1, ..., a 9, and what is the sum of all digits?
 """
 
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from torch import Tensor
 CLASSES = 10
 TASKS = CLASSES + 1
 NAMES = (*(f"a {digit}?" for digit in range(CLASSES)), "sum")
-MOST = 4  # digits in an image
-PIECES = 4  # of other digits
+MOST = 4  # digits in an image, at most
+PIECES = 4  # pieces of other digits in an image
 TENS = 10  # the unit of the sum, so that it is about as large as a logit
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Images with their answers."""
+    """Images with the labels and the masks of their digits."""
 
     images: Tensor
     """(N, 1, 48, 48), in 0..1."""
     labels: Tensor
     """(N, 11): for each digit whether it is there, 0 or 1, and the sum of all, in tens."""
     masks: Tensor
-    """(N, 11, 48, 48), bool: the boxes of each digit, and those of all."""
+    """(N, 11, 48, 48), bool: the boxes of each digit, and last the boxes of all digits."""
 
     def __getitem__(self, chosen: Tensor) -> "Scenes":
-        images = self.images[chosen].contiguous(memory_format=torch.channels_last)  # as CPUs prefer
+        images = self.images[chosen].contiguous(memory_format=torch.channels_last)  # faster on CPUs
         return Scenes(images, self.labels[chosen], self.masks[chosen])
 
 
@@ -61,12 +61,12 @@ class SeveralDigits:
         return Scenes(images, labels, masks)
 
     def test_scenes(self) -> Scenes:
-        """The same for all networks."""
+        """Makes the test images, the same for all networks."""
         return self.scenes(False, torch.Generator().manual_seed(0))
 
 
 def _apart(number: int, generator: torch.Generator) -> list[list[int]]:
-    """Corners (y, x) of digits that do not overlap."""
+    """Draws corners (y, x) of digits that do not overlap."""
     while True:
         corners = torch.randint(CANVAS - DIGIT + 1, (number, 2), generator=generator)
         distances = (corners[:, None] - corners).abs().amax(dim=2)  # along the axis on which they are farther
