@@ -36,6 +36,7 @@ SLOW_TO_ONNX = ("torchvision/shufflenet_v2_x0_5", "torchvision/mobilenet_v3_smal
 
 def network(name: str) -> ABN:
     if name in PUBLISHED:
+        torch.manual_seed(0)
         return create_model(name, num_classes=4, **PUBLISHED[name]).eval()
     return wrapped(name, num_classes=4, input_size=None if "coatnet" in name else 64)
 
@@ -267,6 +268,7 @@ def _sharded_layers_agree(rank: int, directory: str) -> None:
     torch.distributed.init_process_group("gloo", f"file://{directory}/store", rank=rank, world_size=2)
     torch.set_num_threads(1)
     for name in ("timm/test_resnet", "timm/test_convnext", "abn_resnet18"):
+        torch.manual_seed(0)  # both processes need the same images
         model = network(name).eval()
         sharded = copy.deepcopy(model)
         for layer in list(sharded.modules()):
