@@ -24,6 +24,7 @@ from training.checkpoints import alone, load_state, save_state
 from training.checks import check_options, check_room, check_same, comparable, complete
 from training.data import TrainingBatches, fetch, find_data, training_loader, validation_loader
 from training.distributed import Processes
+from training.edits import create_loss, training_images
 from training.measures import Totals
 from training.networks import (
     checkpoint_activations,
@@ -39,8 +40,6 @@ from training.options import read_options
 from training.randomness import seed_everything
 from training.report import Progress, Report
 from training.stop import Stopped, StopRequest
-
-from abn import ABNLoss
 
 
 class Trainer:
@@ -71,7 +70,7 @@ class Trainer:
         self.batches = TrainingBatches(len(self.data.train), options.batch_size, options.seed, processes)
         self.schedule = create_schedule(self.optimizer, options, len(self.batches))
         self.criterion = create_criterion(options, self.data.labels).to(processes.device)
-        self.loss = self.criterion if options.plain else ABNLoss(self.criterion)
+        self.loss = create_loss(self.criterion, options)
         classes = len(self.data.classes)
         self.mixup = Mixup(options.mixup, label_smoothing=0, num_classes=classes) if options.mixup else None
 
@@ -91,7 +90,8 @@ class Trainer:
         self.restore()
         if self.epoch < options.epochs:
             check_room(self.model, options)
-        loader = training_loader(self.data, self.preprocessing, options, self.batches)
+        images = training_images(self.data, self.preprocessing, options)
+        loader = training_loader(images, options, self.batches)
         if options.activation_checkpointing:
             checkpoint_activations(self.model)
         forward = processes.data_parallel(self.model)
@@ -153,13 +153,13 @@ class Trainer:
         """Makes one step of the optimizer."""
         options, number = self.options, self.epoch * len(self.batches) + self.step
         seed_everything("step", options.seed, self.epoch, self.step, self.processes.rank)  # dropout, mixup
-        images, targets = self.to_device(batch)
+        images, targets, *edits = self.to_device(batch)
         if self.mixup is not None:
             images, targets = self.mixup(images, targets)
         self.schedule.step_update(number)
         with self.autocast():
             output = forward(images)
-            loss = self.loss(output, targets)
+            loss = self.loss(output, targets, *edits)
         self.scaler.scale(loss).backward()
         if options.clip_gradient is not None:
             self.scaler.unscale_(self.optimizer)
@@ -213,10 +213,10 @@ class Trainer:
         if self.processes.any(self.stop.received > 0 or failure is not None):
             raise Stopped("asked to stop" if self.stop.received else failure or "another process stopped")
 
-    def to_device(self, batch: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def to_device(self, batch: list[Tensor]) -> list[Tensor]:
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
-        images, labels = (values.to(self.processes.device, non_blocking=True) for values in batch)
-        return images.contiguous(memory_format=layout), labels
+        images, *others = (values.to(self.processes.device, non_blocking=True) for values in batch)
+        return [images.contiguous(memory_format=layout), *others]
 
     def autocast(self) -> torch.autocast:
         precision = getattr(torch, self.options.amp or "bfloat16")

@@ -34,6 +34,10 @@ def check_options(options: Namespace, data: Data, processes: Processes) -> None:
         raise ValueError("--auto-augment is of no use for digits, which must not be turned or mirrored")
     if options.uncropped and data.preprocessing is not None:
         raise ValueError(f"--uncropped is for images of a folder, those of {options.data} have one size")
+    if options.edited_maps is not None:
+        others = {"--plain": options.plain, "--mixup": options.mixup, "--auto-augment": options.auto_augment}
+        if used := [name for name, value in others.items() if value]:
+            raise ValueError(f"--edited-maps does not go with {', '.join(used)}: leave one of them out")
     if options.evaluate is not None:
         return
     if size > len(data.train):
@@ -74,7 +78,9 @@ def comparable(options: Namespace, data: Data) -> dict[str, Any]:
 
 def complete(options: dict[str, Any]) -> dict[str, Any]:
     """Adds the defaults of options that did not exist yet when the run began."""
-    return {"uncropped": False, "class_weights": None} | options
+    added = {"uncropped": False, "class_weights": None}
+    added |= {"edited_maps": None, "map_loss": "energy", "map_weight": 3.0}
+    return added | options
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], source: Path) -> None:

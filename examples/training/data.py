@@ -204,14 +204,16 @@ class TrainingBatches:
             yield [(self.epoch, index) for index in order[first : first + part]]
 
 
-def training_loader(
-    data: Data, preprocessing: Preprocessing, options: Namespace, batches: TrainingBatches
-) -> DataLoader:
+def training_loader(images: Dataset, options: Namespace, batches: TrainingBatches) -> DataLoader:
+    return _loader(images, options.workers, batch_sampler=batches)
+
+
+def augmented_images(data: Data, preprocessing: Preprocessing, options: Namespace) -> Prepared:
     try:
         augmentation = data.augmentation(preprocessing, options.auto_augment)
     except (AssertionError, KeyError, ValueError) as error:  # from timm, which reads the policy
         raise ValueError(f"--auto-augment is {options.auto_augment!r}, no policy of timm: {error}") from error
-    return _loader(Prepared(data.train, augmentation, options.seed), options.workers, batch_sampler=batches)
+    return Prepared(data.train, augmentation, options.seed)
 
 
 def validation_loader(

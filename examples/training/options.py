@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from timm.optim import list_optimizers
+
+from abn.losses import Guidance
 
 # Without optimizers that need a second gradient, random numbers of their own, or further libraries.
 OPTIMIZERS = list_optimizers(exclude_filters=["adahessian", "kron*", "fused*", "bnb*"])
@@ -130,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         help="weights of a timm/... or torchvision/... model, where they are not those of the library",
     )
     add("--weights", metavar="SOURCE", help="fine-tunes these, in place of --model: what abn.hub.load takes")
+    add("--edited-maps", type=Path, metavar="FOLDER", help="maps that were edited for some training images")
     add("--plain", action="store_true", help="leaves the attention branch out: the baseline")
 
     how = parser.add_argument_group("how")
@@ -151,6 +154,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=("balanced",),
         help="of the training loss: rare classes count more, so that all count alike in sum",
     )
+    add("--map-loss", choices=get_args(Guidance), default="energy", help="of --edited-maps")
+    add("--map-weight", type=positive, default=3.0, help="of --map-loss, beside the losses of the scores")
     add("--mixup", type=number(float, 0), default=0.0, metavar="ALPHA", help="0 for none")
     add("--auto-augment", metavar="POLICY", help="one of timm's, such as rand-m9-mstd0.5")
     add("--clip-gradient", type=positive, metavar="NORM", help="largest norm of the gradient")

@@ -71,6 +71,18 @@ class Preprocessing:
         if self.crop_mode not in [None, "center", "squash", "border"]:
             raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border")
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
+        """Builds a preprocessing from JSON, in which its tuples are lists.
+
+        Raises:
+            TypeError, ValueError: If a value is missing, left over or not as described.
+        """
+        arguments: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**arguments)
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Turns a PIL image into the tensor (3, H, W) that the network takes.
 
@@ -121,6 +133,18 @@ class Preprocessing:
         if isinstance(self.resize, int) and resize[0] == resize[1]:
             return replace(self, size=size, resize=resize[0])
         return replace(self, size=size, resize=resize, crop_mode=self._crop_mode)
+
+    def keeps_same_part_as(self, other: "Preprocessing") -> bool:
+        """Returns whether both preparations keep one and the same part of every image, in whatever size."""
+
+        def frame(preparation: Preprocessing) -> tuple[float, float, float]:
+            resize, (height, width) = preparation.resize, preparation.size
+            rows, columns = (resize, resize) if isinstance(resize, int) else resize
+            return rows / height, columns / width, height / width
+
+        pairs = zip(frame(self), frame(other), strict=True)
+        alike = all(math.isclose(one, another, rel_tol=0.01) for one, another in pairs)
+        return alike and self._crop_mode == other._crop_mode
 
     @property
     def _crop_mode(self) -> str:

@@ -16,6 +16,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,11 +27,15 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from training import report
-from training.data import flip
+from training.data import find_data, flip
+from training.distributed import Processes
+from training.edits import training_images
 from training.optimization import create_criterion, create_schedule
 from training.options import DEFAULT_MODEL, read_options
 
 import abn
+from abn.edits import Edits, save_edit
+from abn.images import read_image
 from abn.preprocessing import CIFAR
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -682,7 +687,7 @@ def test_run_is_neither_overwritten_nor_resumed_as_another(tmp_path, own_photos,
 def test_scripts_of_the_documentation_run(own_photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (EXAMPLES.parent / "docs" / "training.md").read_text(encoding="utf-8")
-    picture, script = (part.split("```")[0] for part in page.split("```python\n")[1:])
+    picture, script, edits = (part.split("```")[0] for part in page.split("```python\n")[1:])
     for shown, short in (
         ("resnet50", "test_resnet"),
         ("=True, num", "=False, num"),
@@ -694,6 +699,9 @@ def test_scripts_of_the_documentation_run(own_photos, tmp_path, monkeypatch):
     assert abn.hub.load(tmp_path / "photos-model").classes == ("ant", "bee", "cat")
     picture = picture.replace("runs/photos/best", "photos-model").replace("cell.png", "photos/val/ant/0.png")
     exec(picture, {})
+    shutil.copytree(own_photos / "train", tmp_path / "masks")
+    exec(edits.replace("runs/photos/best", "photos-model"), {})
+    assert list(Edits("edits")) == ["ant/0.png", "bee/1.png", "cat/2.png"]
 
 
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
@@ -745,3 +753,76 @@ def test_recipe_trains_as_the_official_command(name, command):
     assert arguments["map"] == "convolution"
     if imagenet:
         assert "resnext50" in name or options.model == f"abn_{name.split('_')[1]}"
+
+
+# Edited maps
+
+
+def edit(folder, data, count, **arguments):
+    """Edits the maps of some training images of ants: their upper left quarters."""
+    quarter = torch.zeros(1, 8, 8)
+    quarter[:, :4, :4] = 1
+    names = sorted(path.relative_to(data / "train").as_posix() for path in (data / "train/ant").glob("*.png"))
+    arguments = {"preprocessing": abn.Preprocessing((32, 32), (32, 32)), **arguments}
+    for name in names[:count]:
+        save_edit(folder, name, quarter, **arguments)
+
+
+EDITED = ("--uncropped", "--image-size", "32", "--edited-maps")
+
+
+def test_edited_maps_draw_the_maps_of_the_network(trained, photos, tmp_path):
+    edit(tmp_path / "edits", photos, 9)
+    shares = []
+    for name, words in (("without", ()), ("with", ("--map-weight", "30"))):
+        edits = (*EDITED, tmp_path / "edits") if words else EDITED[:-1]
+        trained(*edits, *words, "--output", tmp_path / name, "--epochs", "4")
+        model = abn.hub.load(tmp_path / name / "best")
+        images = [model.preprocessing(read_image(path)) for path in (photos / "train/ant").glob("*.png")]
+        with torch.no_grad():
+            maps = model(torch.stack(images)).attention_map
+        shares.append((maps[..., : maps.shape[-2] // 2, :].sum() / maps.sum()).item())
+    assert shares[1] > shares[0] + 0.1  # the images are mirrored, so that left and right are alike
+
+
+def test_image_and_edited_map_are_mirrored_together(photos, tmp_path):
+    edit(tmp_path, photos, 1)
+    data = find_data(str(photos), None, True, Processes("cpu"))
+    options = SimpleNamespace(edited_maps=tmp_path, seed=0, data=str(photos))
+    images = training_images(data, abn.Preprocessing((32, 32), (32, 32)), options)
+    (index,) = [index for index, name in enumerate(images.names) if name in images.maps]
+    seen = set()
+    for epoch in range(8):
+        pixels, label, attention_map, given = images[epoch, index]
+        assert (label, given) == (0, True)
+        mirrored = bool(attention_map[..., 0].max() < 0.5)
+        expected = images.preprocessing(images.images[index][0])
+        assert torch.equal(pixels, expected.flip(-1) if mirrored else expected)
+        seen.add(mirrored)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((*EDITED[:-1], "--edited-maps", "nowhere"), r"nowhere holds no manifest\.json"),
+        (("--edited-maps", "EDITS", "--image-size", "32"), "sees another part of them"),
+        ((*EDITED, "EDITS", "--plain"), "--edited-maps does not go with --plain"),
+        ((*EDITED, "EDITS", "--mixup", "0.2"), "--edited-maps does not go with --mixup"),
+        (("--data", "digits", "--edited-maps", "EDITS"), "is for images of a folder, not for digits"),
+    ],
+)
+def test_edited_maps_that_do_not_belong_are_refused(words, message, trained, photos, tmp_path, capsys):
+    edit(tmp_path / "edits", photos, 1)
+    words = [tmp_path / "edits" if word == "EDITS" else word for word in words]
+    with pytest.raises(SystemExit):
+        trained(*words, "--output", tmp_path / "run")
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_edits_of_other_images_are_refused(trained, photos, tmp_path, capsys):
+    arguments = {"preprocessing": abn.Preprocessing((32, 32), (32, 32))}
+    save_edit(tmp_path / "edits", "ant/other.png", torch.ones(1, 4, 4), **arguments)
+    with pytest.raises(SystemExit):
+        trained(*EDITED, tmp_path / "edits", "--output", tmp_path / "run")
+    assert "holds edits for ['ant/other.png'], which are no images in" in capsys.readouterr().err

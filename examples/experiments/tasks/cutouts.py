@@ -6,7 +6,7 @@ images are composites, not natural photographs.
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,22 +39,30 @@ PLACES = 8  # number of places at which each object is pasted
 
 def cutouts(size: int) -> Task:
     """Makes the task, with images of ``size`` × ``size`` pixels."""
-    check_packages()
     draw = random.Random(0)
-    train, test = [], []
-    for label, folders in enumerate(KINDS.values()):
-        files = sorted(file for folder in folders for file in (STAMPS / folder).rglob("*.png"))
-        for_training, for_test = split([file for file in files if is_photograph(file)], draw)
-        train += [(file, label) for file in for_training]
-        test += [(file, label) for file in for_test]
+    train, test = split_objects(KINDS, draw)
     others = [name for name in PLAIN if name not in TEST_BACKGROUNDS]
     return Task(
         "cutouts",
         list(KINDS),
-        composites_of(train, others, size, draw),
-        composites_of(test, TEST_BACKGROUNDS, size, draw),
+        composites_of(train, lambda label: draw.choice(others), PLACES, size, draw),
+        composites_of(test, lambda label: draw.choice(TEST_BACKGROUNDS), PLACES, size, draw),
         (-1,),
     )
+
+
+def split_objects(
+    kinds: Mapping[str, Sequence[str]], draw: random.Random
+) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]]]:
+    """Finds the cut-outs of these kinds, with the numbers of the kinds, and splits them into two parts."""
+    check_packages()
+    train, test = [], []
+    for label, folders in enumerate(kinds.values()):
+        files = sorted(file for folder in folders for file in (STAMPS / folder).rglob("*.png"))
+        for_training, for_test = split([file for file in files if is_photograph(file)], draw)
+        train += [(file, label) for file in for_training]
+        test += [(file, label) for file in for_test]
+    return train, test
 
 
 def is_photograph(file: Path) -> bool:
@@ -73,16 +81,28 @@ def split(files: Sequence[Path], draw: random.Random) -> tuple[list[Path], list[
 
 
 def composites_of(
-    objects: Sequence[tuple[Path, int]], backgrounds: Sequence[str], size: int, draw: random.Random
+    objects: Sequence[tuple[Path, int]],
+    choose_background: Callable[[int], str],
+    places: int,
+    size: int,
+    draw: random.Random,
 ) -> Images:
-    """Pastes each object at several random places."""
-    photographs = [read_image(BACKGROUNDS / f"{name}.jpg") for name in backgrounds]
+    """Pastes each object at several random places.
+
+    Args:
+        objects: Files of cut-outs, with their labels.
+        choose_background: Takes a label and returns the name of a background.
+        places: Number of images of each object.
+        size: Height and width of the images.
+        draw: Source of random numbers.
+    """
+    photographs = {name: read_image(BACKGROUNDS / f"{name}.jpg") for name in PLAIN}
     pixels, labels, masks = [], [], []
     for file, label in objects:
         with Image.open(file) as opened:
             cutout = opened.convert("RGBA")
-        for _ in range(PLACES):
-            scene = pasted(cutout, draw.choice(photographs), [label], draw)
+        for _ in range(places):
+            scene = pasted(cutout, photographs[choose_background(label)], [label], draw)
             image = scene.image.resize((size, size), Image.Resampling.LANCZOS)
             pixels.append(transforms.pil_to_tensor(image))
             mask = Image.fromarray(scene.mask.numpy()).resize((size, size), Image.Resampling.NEAREST)

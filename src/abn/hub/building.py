@@ -43,7 +43,8 @@ def build_network(config: Mapping[str, Any], path: Path) -> ABN:
     if name is None or str(name).startswith("abn_"):  # other builders may not know these arguments
         arguments = {**VERSION_0_1, **arguments}
     try:
-        preprocessing = _preprocessing(config.get("preprocessing"))
+        known = config.get("preprocessing")
+        preprocessing = None if known is None else Preprocessing.from_json(known)
         classes = config.get("classes")
         if classes is not None and not (
             isinstance(classes, list) and all(isinstance(name, str) for name in classes)
@@ -115,15 +116,6 @@ def build_for_other_counts(
     if anew and (config.get("tasks") is None or config["tasks"] != changed["tasks"]):
         model.classes = None  # they name the old classes or tasks
     return model, anew
-
-
-def _preprocessing(values: dict[str, Any] | None) -> Preprocessing | None:
-    if values is None:
-        return None
-    tuples: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-    }  # JSON knows no tuples
-    return Preprocessing(**tuples)
 
 
 def has_attention_branch(weights: Mapping[str, Tensor]) -> bool:

@@ -1,0 +1,177 @@
+"""Edited attention maps as files: a folder that a person or a script writes, and that training reads.
+
+A folder of edits holds ``manifest.json`` and, for each edited image, ``maps/<image>.safetensors``.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from abn.modules.inputs import check_range
+from abn.preprocessing import Preprocessing
+from abn.saving import replacing
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+def save_edit(
+    folder: str | Path,
+    image: str,
+    attention_map: Tensor,
+    *,
+    preprocessing: Preprocessing,
+    original: Tensor | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Saves the edited map of an image. An older edit of this image is replaced.
+
+    Each file is written in one step, and several processes may save into one folder.
+
+    Args:
+        folder: Folder of the edits. Made if it does not exist.
+        image: Path of the image, relative to the folder of the images, with forward slashes: ``"cat/1.jpg"``.
+        attention_map: The edited map, (1, h, w) in [0, 1], or one map per task, (T, h, w), of any resolution.
+            It lies over the part of the image that the network sees: ``preprocessing.view(image)``.
+        preprocessing: Preparation of the images for the network whose maps were edited.
+        original: The network's own map, (T, h, w), to compare with.
+        details: What else is known, such as the label, or the predictions before and after. Goes into the
+            manifest, so it must be JSON.
+
+    Raises:
+        OSError: If a file cannot be written.
+        TypeError: If a map is no tensor.
+        ValueError: If ``image`` is no relative path, a map has another shape or range, ``details`` are not
+            JSON, or the folder holds edits over another part of the images.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_edit(folder, "cat/1.jpg", torch.rand(1, 14, 14), preprocessing=Preprocessing())
+        ...     edits = Edits(folder)
+        ...     list(edits), edits["cat/1.jpg"].shape
+        (['cat/1.jpg'], torch.Size([1, 14, 14]))
+    """
+    folder = Path(folder)
+    name = _checked_name(image)
+    maps = {"attention_map": attention_map} | ({} if original is None else {"original": original})
+    for kind, values in maps.items():
+        _check_map(values, kind)
+    entry = json.loads(json.dumps({**(details or {}), "size": list(attention_map.shape)}))
+    file = _file_of(folder, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        manifest = _read_manifest(folder) or {
+            "format": _FORMAT,
+            "preprocessing": asdict(preprocessing),
+            "images": {},
+        }
+        known = _preprocessing(manifest, folder)
+        if not known.keeps_same_part_as(preprocessing):
+            raise ValueError(
+                f"{folder} holds edits for images prepared by {known}, which keeps another part of each "
+                f"image than {preprocessing}: take another folder"
+            )
+        with replacing(file) as part:
+            save_file(
+                {kind: values.detach().cpu().float().contiguous() for kind, values in maps.items()}, part
+            )
+        manifest["images"][name] = entry
+        with replacing(folder / MANIFEST) as part:
+            part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+class Edits(Mapping[str, Tensor]):
+    """The edited maps in a folder, by image: ``edits["cat/1.jpg"]`` is (T, h, w), float32, in [0, 1].
+
+    Args:
+        folder: A folder that :func:`save_edit` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or it holds no ``manifest.json``.
+        ValueError: If the manifest is damaged. Reading a map raises it too, if its file is damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        manifest = _read_manifest(self.folder)
+        if manifest is None:
+            raise FileNotFoundError(f"{self.folder} holds no {MANIFEST}, expected a folder of edited maps")
+        self.preprocessing = _preprocessing(manifest, self.folder)
+        """Preparation of the images. The maps lie over the part of an image that it keeps."""
+        self.details: dict[str, dict[str, Any]] = manifest["images"]
+        """What the manifest tells of each edited image."""
+
+    def __getitem__(self, image: str) -> Tensor:
+        return self._read(image, "attention_map")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.details)
+
+    def __len__(self) -> int:
+        return len(self.details)
+
+    def original(self, image: str) -> Tensor:
+        """The network's own map of an image, (T, h, w). Raises a ValueError if it was not saved."""
+        return self._read(image, "original")
+
+    def _read(self, image: str, kind: str) -> Tensor:
+        if image not in self.details:
+            raise KeyError(image)
+        file = _file_of(self.folder, image)
+        try:
+            with safe_open(file, "pt") as tensors:
+                values: Tensor = tensors.get_tensor(kind)
+            _check_map(values, kind)
+        except Exception as error:  # safetensors raises errors of several kinds
+            raise ValueError(f"{file} cannot be read: {error}") from error
+        return values
+
+
+def _checked_name(image: str) -> str:
+    path = PurePosixPath(image)
+    if not isinstance(image, str) or path.is_absolute() or not path.parts or {"..", ""} & set(path.parts):
+        raise ValueError(f"image is {image!r}, expected a path relative to the folder of the images")
+    return str(path)
+
+
+def _check_map(values: Tensor, name: str) -> None:
+    check_range(values, name)
+    if values.ndim != 3 or not values.numel():
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, expected (T, h, w), T = 1 for one task")
+
+
+def _file_of(folder: Path, name: str) -> Path:
+    return folder / "maps" / f"{name}.safetensors"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    file = folder / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        manifest = json.loads(file.read_bytes())
+        entries = manifest["images"]
+        sound = manifest["format"] == _FORMAT and isinstance(manifest["preprocessing"], dict)
+        sound = sound and all(isinstance(entry, dict) for entry in entries.values())
+        for name in entries:
+            _checked_name(name)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged, or no manifest of edited maps: {error!r}") from error
+    if not sound:
+        raise ValueError(f"{file} is damaged, or of a later version of this library")
+    return dict(manifest)
+
+
+def _preprocessing(manifest: Mapping[str, Any], folder: Path) -> Preprocessing:
+    try:
+        return Preprocessing.from_json(manifest["preprocessing"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / MANIFEST} tells no preparation of images: {error}") from error
