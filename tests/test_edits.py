@@ -85,6 +85,18 @@ def test_map_that_is_none_is_refused(edited, message, tmp_path):
     assert not (tmp_path / "edits").exists()
 
 
+def test_details_that_json_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"details of 1\.jpg are not JSON"):
+        save_edit(
+            tmp_path / "edits",
+            "1.jpg",
+            torch.rand(1, 4, 4),
+            preprocessing=UNCROPPED,
+            details={"map": torch.rand(2)},
+        )
+    assert not (tmp_path / "edits").exists()
+
+
 def test_what_breaks_off_leaves_the_edit_before(tmp_path, monkeypatch):
     save_edit(tmp_path, "1.jpg", torch.zeros(1, 4, 4), preprocessing=UNCROPPED)
 

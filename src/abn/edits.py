@@ -64,7 +64,10 @@ def save_edit(
     maps = {"attention_map": attention_map} | ({} if original is None else {"original": original})
     for kind, values in maps.items():
         _check_map(values, kind)
-    entry = json.loads(json.dumps({**(details or {}), "size": list(attention_map.shape)}))
+    try:
+        entry = json.loads(json.dumps({**(details or {}), "size": list(attention_map.shape)}))
+    except TypeError as error:
+        raise ValueError(f"details of {name} are not JSON: {error}") from error
     file = _file_of(folder, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
