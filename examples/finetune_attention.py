@@ -77,16 +77,14 @@ def guided_loss(guidance: Guidance, weight: float, edited: Tensor) -> Loss:
     return loss
 
 
-def train(
-    model: ABN, loss: Loss, betrayed: float, seed: int, epochs: int, learning_rate: float = LEARNING_RATE
-) -> None:
+def train(model: ABN, loss: Loss, betrayed: float, seed: int, epochs: int) -> None:
     """Trains a network in place by AdamW. The learning rate rises for a tenth of the steps, then it falls."""
     generator = torch.Generator().manual_seed(1000 + seed)
     model.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
     steps = TRAINING_DIGITS // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=epochs * steps, pct_start=0.1
+        optimizer, LEARNING_RATE, total_steps=epochs * steps, pct_start=0.1
     )
     for _ in range(epochs):
         images = make_images(True, betrayed, generator)  # new places in every epoch

@@ -49,7 +49,7 @@ def test_two_processes_lose_no_edit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [Preprocessing(), Preprocessing(crop_mode="border"), Preprocessing((224, 112), (224, 112))]
+    "other", [Preprocessing(), Preprocessing(crop_mode="border"), Preprocessing((224, 224), (224, 256))]
 )
 def test_edits_over_another_part_of_the_images_are_refused(other, tmp_path):
     save_edit(tmp_path, "1.jpg", torch.rand(1, 4, 4), preprocessing=UNCROPPED)
@@ -59,11 +59,28 @@ def test_edits_over_another_part_of_the_images_are_refused(other, tmp_path):
 
 def test_edits_of_a_network_for_larger_images_fit(tmp_path):
     save_edit(tmp_path, "1.jpg", torch.rand(1, 4, 4), preprocessing=Preprocessing())
-    save_edit(tmp_path, "2.jpg", torch.rand(1, 4, 4), preprocessing=Preprocessing().at((320, 320)))
+    for size in (32, 320):
+        other = Preprocessing().at((size, size))
+        save_edit(tmp_path, f"{size}.jpg", torch.rand(1, 4, 4), preprocessing=other)
+    assert len(Edits(tmp_path)) == 3
+
+
+def test_whole_images_are_whole_whatever_their_proportions(tmp_path):
+    for size in ((64, 64), (32, 64)):
+        save_edit(tmp_path, f"{size}.jpg", torch.rand(1, 4, 4), preprocessing=Preprocessing(size, size))
     assert len(Edits(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../1.jpg", "a/../../1.jpg", "", "."])
+def test_own_map_may_be_beyond_0_to_1(tmp_path):
+    original = torch.tensor([[[-3.0, 7.0]]])  # as of official networks
+    edited = torch.rand(1, 4, 4)
+    save_edit(tmp_path, "1.jpg", edited, preprocessing=UNCROPPED, original=original)
+    assert torch.equal(Edits(tmp_path).original("1.jpg"), original)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../1.jpg", "a/../../1.jpg", "..\\1.jpg", "C:/1.jpg", "", ".", 3]
+)
 def test_image_outside_the_folder_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="expected a path relative to the folder of the images"):
         save_edit(tmp_path / "edits", name, torch.rand(1, 4, 4), preprocessing=UNCROPPED)
@@ -75,7 +92,7 @@ def test_image_outside_the_folder_is_refused(name, tmp_path):
     [
         (torch.rand(4, 4), r"attention_map has shape \(4, 4\), expected \(T, h, w\)"),
         (torch.full((1, 4, 4), 2.0), "expected values from 0 to 1"),
-        (torch.full((1, 4, 4), torch.nan), "expected values from 0 to 1"),
+        (torch.full((1, 4, 4), torch.nan), "holds NaN"),
         (torch.ones(1, 4, 4, dtype=torch.int64), "expected bool, or floating point"),
     ],
 )
@@ -85,14 +102,15 @@ def test_map_that_is_none_is_refused(edited, message, tmp_path):
     assert not (tmp_path / "edits").exists()
 
 
-def test_details_that_json_cannot_hold_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"details of 1\.jpg are not JSON"):
+@pytest.mark.parametrize("details", [{"map": torch.rand(2)}, {"share": float("nan")}, {"size": 3}])
+def test_details_that_json_cannot_hold_are_refused(details, tmp_path):
+    with pytest.raises(ValueError, match=r"details (of 1\.jpg are not JSON|hold 'size')"):
         save_edit(
             tmp_path / "edits",
             "1.jpg",
             torch.rand(1, 4, 4),
             preprocessing=UNCROPPED,
-            details={"map": torch.rand(2)},
+            details=details,
         )
     assert not (tmp_path / "edits").exists()
 
@@ -122,6 +140,7 @@ def test_folder_without_edits_is_told(tmp_path):
         "[]",
         json.dumps({"format": 9, "preprocessing": {}, "images": {}}),
         json.dumps({"format": 1, "preprocessing": {"size": "large"}, "images": {}}),
+        json.dumps({"format": 1, "preprocessing": {}, "images": {}}),
         json.dumps({"format": 1, "preprocessing": {}, "images": {"../../secret": {}}}),
         json.dumps({"format": 1, "preprocessing": {}, "images": {"1.jpg": 3}}),
     ],

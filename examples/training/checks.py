@@ -11,6 +11,7 @@ from abn.saving import WEIGHTS
 from training.checkpoints import LAST, PREVIOUS
 from training.data import Data
 from training.distributed import Processes
+from training.edits import digest_of
 
 # Options that may change when a run is resumed: they do not affect what is learned.
 HARMLESS = {"recipe", "resume", "evaluate", "output", "root", "workers", "maps_every", "device"}
@@ -73,6 +74,8 @@ def check_room(model: nn.Module, options: Namespace) -> None:
 def comparable(options: Namespace, data: Data) -> dict[str, Any]:
     """Returns what must stay the same when a run is resumed."""
     kept = {name: value for name, value in vars(options).items() if name not in HARMLESS}
+    if options.edited_maps is not None:
+        kept["edited_maps"] = digest_of(options.edited_maps)
     return kept | {"classes": data.classes, "training images": len(data.train)}
 
 

@@ -1,6 +1,8 @@
 """Training images with the attention maps that were edited for some of them."""
 
+import hashlib
 from argparse import Namespace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from torch.utils.data import Dataset
 
 from abn import ABNLoss, ABNOutput, AttentionMapLoss
 from abn.edits import Edits
+from abn.modules.inputs import resize_maps
 from abn.preprocessing import Preprocessing
 from training.data import ClassFolders, Data, augmented_images
 from training.randomness import seed_everything
@@ -50,7 +53,7 @@ def _map_of_one_task(edits: Edits, name: str) -> Tensor:
     attention_map = edits[name]
     if len(attention_map) != 1:
         raise ValueError(f"{edits.folder} holds {len(attention_map)} maps for {name}, expected one")
-    return nn.functional.interpolate(attention_map[None], (SIZE, SIZE), mode="bilinear")[0]
+    return resize_maps(attention_map[None], (SIZE, SIZE))[0]
 
 
 def training_images(data: Data, preprocessing: Preprocessing, options: Namespace) -> Dataset:
@@ -71,6 +74,16 @@ def training_images(data: Data, preprocessing: Preprocessing, options: Namespace
             f"another part of them, prepared by {preprocessing}: is --uncropped missing, or too much?"
         )
     return WithEdits(data.train, edits, preprocessing, options.seed)
+
+
+@cache
+def digest_of(folder: Path) -> str:
+    """Returns a number that changes with the edited maps, for comparing the options of two runs."""
+    digest = hashlib.sha256()
+    edits = Edits(folder)
+    for name in sorted(edits):
+        digest.update(name.encode() + edits[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def create_loss(criterion: nn.Module, options: Namespace) -> nn.Module:

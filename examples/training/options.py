@@ -155,7 +155,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of the training loss: rare classes count more, so that all count alike in sum",
     )
     add("--map-loss", choices=get_args(Guidance), default="energy", help="of --edited-maps")
-    add("--map-weight", type=positive, default=3.0, help="of --map-loss, beside the losses of the scores")
+    add(
+        "--map-weight",
+        type=positive,
+        default=3.0,
+        help="of --map-loss: the mean over the edited maps of a process's images",
+    )
     add("--mixup", type=number(float, 0), default=0.0, metavar="ALPHA", help="0 for none")
     add("--auto-augment", metavar="POLICY", help="one of timm's, such as rand-m9-mstd0.5")
     add("--clip-gradient", type=positive, metavar="NORM", help="largest norm of the gradient")

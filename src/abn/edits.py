@@ -5,7 +5,7 @@ A folder of edits holds ``manifest.json`` and, for each edited image, ``maps/<im
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from abn.modules.inputs import check_range
+from abn.modules.inputs import check_dtype, check_range
 from abn.preprocessing import Preprocessing
 from abn.saving import replacing
 
@@ -41,7 +41,7 @@ def save_edit(
         attention_map: The edited map, (1, h, w) in [0, 1], or one map per task, (T, h, w), of any resolution.
             It lies over the part of the image that the network sees: ``preprocessing.view(image)``.
         preprocessing: Preparation of the images for the network whose maps were edited.
-        original: The network's own map, (T, h, w), to compare with.
+        original: The network's own map, (T, h, w), of any range, to compare with.
         details: What else is known, such as the label, or the predictions before and after. Goes into the
             manifest, so it must be JSON.
 
@@ -61,12 +61,15 @@ def save_edit(
     """
     folder = Path(folder)
     name = _checked_name(image)
-    maps = {"attention_map": attention_map} | ({} if original is None else {"original": original})
-    for kind, values in maps.items():
-        _check_map(values, kind)
+    maps = {"attention_map": _checked_map(attention_map, "attention_map")}
+    check_range(maps["attention_map"], "attention_map")
+    if original is not None:
+        maps["original"] = _checked_map(original, "original")
+    if "size" in (details or {}):
+        raise ValueError("details hold 'size', which is the size of the map: take another name")
     try:
-        entry = json.loads(json.dumps({**(details or {}), "size": list(attention_map.shape)}))
-    except TypeError as error:
+        text = json.dumps({**(details or {}), "size": list(attention_map.shape)}, allow_nan=False)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"details of {name} are not JSON: {error}") from error
     file = _file_of(folder, name)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,10 +86,8 @@ def save_edit(
                 f"image than {preprocessing}: take another folder"
             )
         with replacing(file) as part:
-            save_file(
-                {kind: values.detach().cpu().float().contiguous() for kind, values in maps.items()}, part
-            )
-        manifest["images"][name] = entry
+            save_file(maps, part)
+        manifest["images"][name] = json.loads(text)
         with replacing(folder / MANIFEST) as part:
             part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -132,23 +133,27 @@ class Edits(Mapping[str, Tensor]):
         try:
             with safe_open(file, "pt") as tensors:
                 values: Tensor = tensors.get_tensor(kind)
-            _check_map(values, kind)
+            values = _checked_map(values, kind)
         except Exception as error:  # safetensors raises errors of several kinds
             raise ValueError(f"{file} cannot be read: {error}") from error
         return values
 
 
-def _checked_name(image: str) -> str:
-    path = PurePosixPath(image)
-    if not isinstance(image, str) or path.is_absolute() or not path.parts or {"..", ""} & set(path.parts):
+def _checked_name(image: object) -> str:
+    path = PurePosixPath(image) if isinstance(image, str) else PurePosixPath()
+    if path.is_absolute() or not path.parts or ".." in path.parts or {"\\", ":"} & set(str(path)):
         raise ValueError(f"image is {image!r}, expected a path relative to the folder of the images")
     return str(path)
 
 
-def _check_map(values: Tensor, name: str) -> None:
-    check_range(values, name)
+def _checked_map(values: Tensor, name: str) -> Tensor:
+    check_dtype(values, name)
     if values.ndim != 3 or not values.numel():
         raise ValueError(f"{name} has shape {tuple(values.shape)}, expected (T, h, w), T = 1 for one task")
+    values = values.detach().cpu().float().contiguous()
+    if not values.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinite values, expected finite ones")
+    return values
 
 
 def _file_of(folder: Path, name: str) -> Path:
@@ -174,7 +179,10 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _preprocessing(manifest: Mapping[str, Any], folder: Path) -> Preprocessing:
+    values = manifest["preprocessing"]
     try:
-        return Preprocessing.from_json(manifest["preprocessing"])
+        if missing := {field.name for field in fields(Preprocessing)} - values.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return Preprocessing.from_json(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / MANIFEST} tells no preparation of images: {error}") from error

@@ -76,7 +76,7 @@ class Preprocessing:
         """Builds a preprocessing from JSON, in which its tuples are lists.
 
         Raises:
-            TypeError, ValueError: If a value is missing, left over or not as described.
+            TypeError, ValueError: If a value has an unknown name, or is not as described.
         """
         arguments: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
@@ -136,15 +136,20 @@ class Preprocessing:
 
     def keeps_same_part_as(self, other: "Preprocessing") -> bool:
         """Returns whether both preparations keep one and the same part of every image, in whatever size."""
+        if self._crop_mode != other._crop_mode:
+            return False
+        (rows, columns, proportions), others = self._frame(), other._frame()
+        pairs = [(rows, others[0]), (columns, others[1])]
+        if self._crop_mode != "squash":
+            pairs.append((proportions, others[2]))
+        tolerance = 2 / min(*self.size, *other.size)  # sizes are rounded to pixels
+        return all(math.isclose(one, another, rel_tol=tolerance) for one, another in pairs)
 
-        def frame(preparation: Preprocessing) -> tuple[float, float, float]:
-            resize, (height, width) = preparation.resize, preparation.size
-            rows, columns = (resize, resize) if isinstance(resize, int) else resize
-            return rows / height, columns / width, height / width
-
-        pairs = zip(frame(self), frame(other), strict=True)
-        alike = all(math.isclose(one, another, rel_tol=0.01) for one, another in pairs)
-        return alike and self._crop_mode == other._crop_mode
+    def _frame(self) -> tuple[float, float, float]:
+        """Returns the image's rows and columns over those of the crop, and the crop's proportions."""
+        rows, columns = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        height, width = self.size
+        return rows / height, columns / width, height / width
 
     @property
     def _crop_mode(self) -> str:

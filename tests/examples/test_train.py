@@ -29,7 +29,7 @@ from PIL import Image, ImageOps
 from training import report
 from training.data import find_data, flip
 from training.distributed import Processes
-from training.edits import training_images
+from training.edits import digest_of, training_images
 from training.optimization import create_criterion, create_schedule
 from training.options import DEFAULT_MODEL, read_options
 
@@ -818,6 +818,19 @@ def test_edited_maps_that_do_not_belong_are_refused(words, message, trained, pho
     with pytest.raises(SystemExit):
         trained(*words, "--output", tmp_path / "run")
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_run_with_edits_is_resumed_with_these_edits_alone(trained, photos, tmp_path, capsys):
+    edit(tmp_path / "edits", photos, 3)
+    words = (*EDITED, tmp_path / "edits", "--output", tmp_path / "run", "--resume")
+    trained(*words)
+    trained(*words)
+    assert checkpoint(tmp_path / "run")["epoch"] == 2
+    edit(tmp_path / "edits", photos, 4)
+    digest_of.cache_clear()
+    with pytest.raises(SystemExit):
+        trained(*words)
+    assert "has other options: edited_maps" in capsys.readouterr().err
 
 
 def test_edits_of_other_images_are_refused(trained, photos, tmp_path, capsys):

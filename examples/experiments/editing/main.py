@@ -97,7 +97,7 @@ def fit(
 
 def paint(folder: Path, task: Task, order: Sequence[int]) -> None:
     """Edits the maps of some training images, as a person would who knows where the object is."""
-    preprocessing = Preprocessing((SIZE, SIZE), (SIZE, SIZE))
+    preprocessing = Preprocessing((SIZE, SIZE), (SIZE, SIZE), mean=(0.5,) * 3, std=(0.5,) * 3)
     for index in order:
         masks = task.train.masks[index].float()[None]
         edited = F.adaptive_avg_pool2d(masks, FINENESS)
@@ -149,6 +149,7 @@ def run(seed: int, directory: Path) -> dict[str, Any]:
     order = order_of_edits(misled, task, seed)
     for count in COUNTS:
         folder = directory / f"edits_{seed}_{count}"
+        shutil.rmtree(folder, ignore_errors=True)
         paint(folder, task, order[:count])
         model = copy.deepcopy(misled)
         fit(model, task, seed + 100, MORE_EPOCHS, LOWER_RATE, Edits(folder) if count else None)
@@ -215,7 +216,7 @@ def page(results: Sequence[dict[str, dict[str, float]]]) -> str:
         train=len(task.train),
         test=len(task.test),
         size=SIZE,
-        betrayed=BETRAYED,
+        betrayed=BETRAYED + (1 - BETRAYED) / len(BACKGROUNDS_OF),
         epochs=EPOCHS,
         more_epochs=MORE_EPOCHS,
         fineness=FINENESS,

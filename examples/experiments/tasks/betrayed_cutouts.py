@@ -1,6 +1,7 @@
 """Cut-outs whose background betrays their kind in training: a network learns to look at the background.
 
-In nine of ten training images, and in no test image but by chance, the background is that of the kind.
+In nine of ten training images the background is that of the kind. The others, and the test images, have any
+background, which may be that of the kind by chance.
 """
 
 import random
@@ -17,7 +18,7 @@ BACKGROUNDS_OF = {
 }
 """The background of each kind."""
 BETRAYED = 0.9
-"""Share of the training images whose background is that of the kind."""
+"""Share of the training images whose background is chosen by their kind."""
 PLACES = 3
 """Number of places at which each object is pasted."""
 
@@ -27,8 +28,8 @@ def betrayed_cutouts(size: int, betrayed: float = BETRAYED) -> Task:
 
     Args:
         size: Height and width of the images.
-        betrayed: Share of the training images whose background is that of the kind. The others, and the test
-            images, have any background.
+        betrayed: Share of the training images whose background is chosen by the kind. The others, and the
+            test images, have any background.
     """
     draw = random.Random(0)
     names = list(BACKGROUNDS_OF)

@@ -15,6 +15,7 @@ The modules, in the order in which :func:`abn.wrap_backbone` uses them:
 - :mod:`abn.retrofit.read_classifier`: reads the backbone's classifier off its last layers.
 - :mod:`abn.retrofit.branches`: builds the attention branch.
 
-Most of these modules use :mod:`abn.retrofit.dry_run`, which runs a copy of a network without weights to learn
-shapes.
+Most of them use :mod:`abn.retrofit.dry_run`, which runs a copy of a network without weights to learn
+shapes. :mod:`abn.retrofit.errors` has the errors, :mod:`abn.retrofit.graphs` runs parts of graphs, and
+:mod:`abn.retrofit.tokens` recognises networks that cannot be retrofitted.
 """

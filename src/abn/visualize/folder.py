@@ -18,7 +18,7 @@ from abn.network import ABN
 from abn.preprocessing import Preprocessing
 from abn.saving import replacing
 from abn.visualize.overlays import Sign, overlay, task_grid
-from abn.visualize.panels import tile, with_text
+from abn.visualize.panels import GAP, tile, with_text
 
 PANEL = 384
 """Pixels of the longer side of each image in a picture."""
@@ -174,7 +174,7 @@ def _picture(
     if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
         lines = _top5(logits, classes) + ([note] if note else [])
         panels = tile([view, overlay(view, attention_maps[0], **overlay_arguments)], columns=2)
-        return with_text(panels, lines, font_size=16)
+        return with_text(panels, lines, font_size=16, width=2 * PANEL + GAP)
     names = _names(classes, logits, "task")
     # The score stands first because a long name is cut off.
     labels = [f"{score}  {name}" for name, score in zip(names, _scores(logits), strict=True)]

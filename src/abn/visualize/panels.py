@@ -20,12 +20,20 @@ def tile(panels: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def with_text(
-    panel: Image.Image, lines: Sequence[str], *, above: bool = False, font_size: int = 14
+    panel: Image.Image,
+    lines: Sequence[str],
+    *,
+    above: bool = False,
+    font_size: int = 14,
+    width: int = 0,
 ) -> Image.Image:
-    """Adds lines of text below a panel, or above it. A line that is too long is cut off."""
+    """Adds lines of text below a panel, or above it, on a canvas of at least this width.
+
+    A line that is too long is cut off.
+    """
     line_height = font_size + 8
     height = line_height * len(lines)
-    canvas = Image.new("RGB", (panel.width, panel.height + height), "white")
+    canvas = Image.new("RGB", (max(panel.width, width), panel.height + height), "white")
     canvas.paste(panel, (0, height if above else 0))
     for row, line in enumerate(lines):
         top = 4 + line_height * row + (0 if above else panel.height)

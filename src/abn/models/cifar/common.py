@@ -42,7 +42,9 @@ def wrap_cifar(
     shape = in_channels, 32, 32
     if stage == "copy" and copied is not None:
         received = input_shapes(backbone, [copied], shape)[copied]
-        stage = stride_one_copy(backbone.get_submodule(copied), received) or stage
+        made = stride_one_copy(backbone.get_submodule(copied), received)
+        assert made is not None  # the blocks of these families have strided convolutions alone
+        stage = made
     kwargs = {"start": "new", **kwargs}  # nothing is pretrained
     return wrap_backbone(backbone, split=split, stage=stage, input_size=shape, **kwargs)
 
