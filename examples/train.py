@@ -5,8 +5,7 @@
     python examples/train.py --recipe examples/recipes/cifar100_resnet110.yaml
     torchrun --nproc-per-node 8 examples/train.py --recipe examples/recipes/imagenet_resnet50.yaml
 
-Ctrl-C saves the state and ends the run. The same command with --resume goes on as if nothing had happened.
-See docs/training.md.
+Ctrl-C saves the state and ends the run; the same command with --resume goes on. See docs/training.md.
 """
 
 import math
