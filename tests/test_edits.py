@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from abn import Preprocessing
-from abn.edits import Edits, save_edit
+from abn.edits import EditConflictError, Edits, remove_edit, save_edit
 
 UNCROPPED = Preprocessing(resize=(224, 224))
 
@@ -21,7 +21,7 @@ def test_map_comes_back_with_what_is_known_of_it(tmp_path):
     assert list(edits) == ["cats/1.jpg", "2.png"]
     assert torch.equal(edits["cats/1.jpg"], edited)
     assert torch.equal(edits.original("cats/1.jpg"), original)
-    assert edits.details["cats/1.jpg"] == {**details, "size": [1, 14, 14]}
+    assert edits.details["cats/1.jpg"] == {**details, "size": [1, 14, 14], "revision": 1}
     assert edits["2.png"].shape == (3, 7, 9)
     assert edits.preprocessing == UNCROPPED
 
@@ -31,6 +31,33 @@ def test_later_edit_replaces_the_earlier_one(tmp_path):
         save_edit(tmp_path, "1.jpg", torch.full((1, 4, 4), value), preprocessing=UNCROPPED)
     assert Edits(tmp_path)["1.jpg"].unique().tolist() == [0.75]
     assert len(Edits(tmp_path)) == 1
+
+
+def test_only_the_edit_that_was_opened_is_replaced(tmp_path):
+    first, second, third = (torch.full((1, 4, 4), value) for value in (0.25, 0.5, 0.75))
+    assert save_edit(tmp_path, "1.jpg", first, preprocessing=UNCROPPED, replaces=0) == 1
+    for stale in (0, 7):
+        with pytest.raises(EditConflictError, match=r"1\.jpg was changed by someone else"):
+            save_edit(tmp_path, "1.jpg", second, preprocessing=UNCROPPED, replaces=stale)
+    assert torch.equal(Edits(tmp_path)["1.jpg"], first)
+    assert save_edit(tmp_path, "1.jpg", third, preprocessing=UNCROPPED, replaces=1) == 2
+    assert Edits(tmp_path).revision("1.jpg") == 2
+    assert torch.equal(Edits(tmp_path)["1.jpg"], third)
+
+
+def test_edit_is_removed(tmp_path):
+    save_edit(tmp_path, "1.jpg", torch.rand(1, 4, 4), preprocessing=UNCROPPED)
+    with pytest.raises(EditConflictError):
+        remove_edit(tmp_path, "1.jpg", replaces=2)
+    remove_edit(tmp_path, "1.jpg", replaces=1)
+    assert list(Edits(tmp_path)) == list((tmp_path / "maps").iterdir()) == []
+    assert Edits(tmp_path).revision("1.jpg") == 0
+    with pytest.raises(EditConflictError, match="was removed by someone else"):
+        save_edit(tmp_path, "1.jpg", torch.rand(1, 4, 4), preprocessing=UNCROPPED, replaces=1)
+    with pytest.raises(KeyError):
+        remove_edit(tmp_path, "1.jpg")
+    # The edit made next does not pass for the one that was removed.
+    assert save_edit(tmp_path, "1.jpg", torch.rand(1, 4, 4), preprocessing=UNCROPPED, replaces=0) == 2
 
 
 def save_some(folder, first):
@@ -102,9 +129,11 @@ def test_map_that_is_none_is_refused(edited, message, tmp_path):
     assert not (tmp_path / "edits").exists()
 
 
-@pytest.mark.parametrize("details", [{"map": torch.rand(2)}, {"share": float("nan")}, {"size": 3}])
+@pytest.mark.parametrize(
+    "details", [{"map": torch.rand(2)}, {"share": float("nan")}, {"size": 3}, {"revision": 1}]
+)
 def test_details_that_json_cannot_hold_are_refused(details, tmp_path):
-    with pytest.raises(ValueError, match=r"details (of 1\.jpg are not JSON|hold 'size')"):
+    with pytest.raises(ValueError, match=r"details (of 1\.jpg are not JSON|hold \{'(size|revision)'\})"):
         save_edit(
             tmp_path / "edits",
             "1.jpg",

@@ -29,6 +29,49 @@ def main() -> None:
     _add_mechanism_and_map(command)
     command.set_defaults(run=_convert)
     command = commands.add_parser("explain", help="draws where a network looks in images")
+    _add_images_and_network(command)
+    command.add_argument(
+        "--class",
+        dest="of_class",
+        metavar="CLASS",
+        help="name or number of a class: shows the evidence for it (default: for the classes that are seen)",
+    )
+    command.add_argument("--out", required=True, type=Path, help="folder for the pictures")
+    command.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time")
+    command.add_argument(
+        "--rescale", action="store_true", help="stretches the range of each map over all colours"
+    )
+    command.add_argument(
+        "--sign", choices=get_args(Sign), help="part to show of maps with both signs (default: both)"
+    )
+    command.set_defaults(run=_explain)
+    command = commands.add_parser("edit", help="opens a page in the browser, to paint attention on images")
+    _add_images_and_network(command)
+    command.add_argument("--out", required=True, type=Path, help="folder for the edited maps")
+    command.add_argument(
+        "--masks",
+        type=Path,
+        help="masks from which an edit can start: a folder of pictures, named like the images, white on the "
+        "object; or a .json file of segmentations in COCO's format",
+    )
+    command.add_argument("--read-only", action="store_true", help="shows edits, and saves none")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="network interface to listen on (default: this machine alone)"
+    )
+    command.add_argument("--port", type=int, default=8765, help="0 takes a free one (default: 8765)")
+    command.add_argument("--no-browser", action="store_true", help="prints the address, and does not open it")
+    command.set_defaults(run=_edit)
+    arguments = parser.parse_args()
+    try:
+        sys.exit(arguments.run(arguments))
+    except (OSError, ValueError) as error:
+        sys.exit(f"abn: {error}")
+    except KeyboardInterrupt:
+        print("abn: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _add_images_and_network(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", type=Path, metavar="IMAGE_OR_FOLDER")
     command.add_argument(
         "--model",
@@ -42,31 +85,8 @@ def main() -> None:
         metavar="FILE",
         help="weights for a timm/... or torchvision/... model (default: pretrained weights of its library)",
     )
-    command.add_argument(
-        "--class",
-        dest="of_class",
-        metavar="CLASS",
-        help="name or number of a class: shows the evidence for it (default: for the classes that are seen)",
-    )
     _add_mechanism_and_map(command)
-    command.add_argument("--out", required=True, type=Path, help="folder for the pictures")
-    command.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time")
-    command.add_argument(
-        "--rescale", action="store_true", help="stretches the range of each map over all colours"
-    )
-    command.add_argument(
-        "--sign", choices=get_args(Sign), help="part to show of maps with both signs (default: both)"
-    )
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    command.set_defaults(run=_explain)
-    arguments = parser.parse_args()
-    try:
-        sys.exit(arguments.run(arguments))
-    except (OSError, ValueError) as error:
-        sys.exit(f"abn: {error}")
-    except KeyboardInterrupt:
-        print("abn: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def _add_mechanism_and_map(command: argparse.ArgumentParser) -> None:
@@ -88,14 +108,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         raise ValueError("--rescale and --sign exclude each other: leave one of them out")
     image_paths(arguments.source, arguments.out)  # raises its errors before a model is fetched
     arguments.out.mkdir(parents=True, exist_ok=True)
-    try:
-        probe = torch.zeros(1, device=arguments.device)
-        probe.item()  # fails on "meta", which holds no numbers
-    except Exception as error:  # each kind of device raises its own kind of error
-        raise ValueError(
-            f"--device is {arguments.device!r}, which is not available on this machine: {error}"
-        ) from error
-    model = _network(arguments).to(probe.device)
+    model = _network(arguments)
     skipped = explain(
         model,
         arguments.source,
@@ -109,7 +122,40 @@ def _explain(arguments: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
+def _edit(arguments: argparse.Namespace) -> int:
+    try:
+        from abn.editor.masks import find_masks
+        from abn.editor.server import serve
+        from abn.editor.session import Session
+    except ImportError as error:
+        raise ValueError(f"{error}; install what the page needs: pip install 'abn[edit]'") from error
+    image_paths(arguments.source, arguments.out)  # raises its errors before a model is fetched
+    masks = None if arguments.masks is None else find_masks(arguments.masks)
+    session = Session(
+        _network(arguments),
+        arguments.source,
+        arguments.out,
+        name=arguments.model,
+        masks=masks,
+        read_only=arguments.read_only,
+    )
+    serve(session, host=arguments.host, port=arguments.port, open_browser=not arguments.no_browser)
+    return 0
+
+
 def _network(arguments: argparse.Namespace) -> ABN:
+    """Makes the network on the device, which is tried first."""
+    try:
+        probe = torch.zeros(1, device=arguments.device)
+        probe.item()  # fails on "meta", which holds no numbers
+    except Exception as error:  # each kind of device raises its own kind of error
+        raise ValueError(
+            f"--device is {arguments.device!r}, which is not available on this machine: {error}"
+        ) from error
+    return _on_cpu(arguments).to(probe.device)
+
+
+def _on_cpu(arguments: argparse.Namespace) -> ABN:
     """Loads a saved network, or turns a pretrained classifier into one."""
     library = arguments.model.partition("/")[0]
     if library not in ("timm", "torchvision") or Path(arguments.model).exists():

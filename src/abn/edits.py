@@ -1,6 +1,7 @@
 """Edited attention maps as files: a folder that a person or a script writes, and that training reads.
 
 A folder of edits holds ``manifest.json`` and, for each edited image, ``maps/<image>.safetensors``.
+``python -m abn edit`` writes such a folder from a page in the browser.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,6 +23,10 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 
 
+class EditConflictError(ValueError):
+    """An edit was changed by someone else in the meantime."""
+
+
 def save_edit(
     folder: str | Path,
     image: str,
@@ -30,7 +35,8 @@ def save_edit(
     preprocessing: Preprocessing,
     original: Tensor | None = None,
     details: Mapping[str, Any] | None = None,
-) -> None:
+    replaces: int | None = None,
+) -> int:
     """Saves the edited map of an image. An older edit of this image is replaced.
 
     Each file is written in one step, and several processes may save into one folder.
@@ -44,8 +50,14 @@ def save_edit(
         original: The network's own map, (T, h, w), of any range, to compare with.
         details: What else is known, such as the label, or the predictions before and after. Goes into the
             manifest, so it must be JSON.
+        replaces: Revision of the edit that this one replaces, 0 if there is none: another edit is then kept,
+            and an error raised. Default: any edit of this image is replaced.
+
+    Returns:
+        The revision of the saved edit. Later edits in this folder have higher ones.
 
     Raises:
+        EditConflictError: If the folder holds another revision than ``replaces``.
         OSError: If a file cannot be written.
         TypeError: If a map is no tensor.
         ValueError: If ``image`` is no relative path, a map has another shape or range, ``details`` are not
@@ -54,7 +66,9 @@ def save_edit(
     Example:
         >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_edit(folder, "cat/1.jpg", torch.rand(1, 14, 14), preprocessing=Preprocessing())
+        ...     revision = save_edit(
+        ...         folder, "cat/1.jpg", torch.rand(1, 14, 14), preprocessing=Preprocessing()
+        ...     )
         ...     edits = Edits(folder)
         ...     list(edits), edits["cat/1.jpg"].shape
         (['cat/1.jpg'], torch.Size([1, 14, 14]))
@@ -65,31 +79,52 @@ def save_edit(
     check_range(maps["attention_map"], "attention_map")
     if original is not None:
         maps["original"] = _checked_map(original, "original")
-    if "size" in (details or {}):
-        raise ValueError("details hold 'size', which is the size of the map: take another name")
+    if taken := {"size", "revision"} & (details or {}).keys():
+        raise ValueError(f"details hold {taken}, which the manifest tells of every edit: take other names")
     try:
-        text = json.dumps({**(details or {}), "size": list(attention_map.shape)}, allow_nan=False)
+        entry = json.loads(
+            json.dumps({**(details or {}), "size": list(attention_map.shape)}, allow_nan=False)
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(f"details of {name} are not JSON: {error}") from error
     file = _file_of(folder, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        manifest = _read_manifest(folder) or {
-            "format": _FORMAT,
-            "preprocessing": asdict(preprocessing),
-            "images": {},
-        }
-        known = _preprocessing(manifest, folder)
-        if not known.keeps_same_part_as(preprocessing):
-            raise ValueError(
-                f"{folder} holds edits for images prepared by {known}, which keeps another part of each "
-                f"image than {preprocessing}: take another folder"
-            )
+        manifest = _manifest_for(folder, preprocessing)
+        _check_revision(manifest, name, replaces)
+        manifest["saves"] += 1
+        manifest["images"][name] = {**entry, "revision": manifest["saves"]}
         with replacing(file) as part:
-            save_file(maps, part)
-        manifest["images"][name] = json.loads(text)
-        with replacing(folder / MANIFEST) as part:
-            part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            try:
+                save_file(maps, part)
+            except SafetensorError as error:  # a full disk, for example
+                raise OSError(f"{file} could not be written: {error}") from error
+        _write_manifest(folder, manifest)
+    return int(manifest["saves"])
+
+
+def remove_edit(folder: str | Path, image: str, *, replaces: int | None = None) -> None:
+    """Removes the edited map of an image.
+
+    Args:
+        folder: Folder of the edits.
+        image: Path of the image, as in :func:`save_edit`.
+        replaces: Revision of the edit that is removed. Default: whichever there is.
+
+    Raises:
+        EditConflictError: If the folder holds another revision than ``replaces``.
+        FileNotFoundError: If the folder holds no edits.
+        KeyError: If the folder holds no edit of this image.
+        OSError: If a file cannot be written.
+    """
+    edits, name = Edits(folder), _checked_name(image)
+    with FileLock(edits.folder / ".lock"):
+        manifest = _manifest_for(edits.folder, edits.preprocessing)
+        _check_revision(manifest, name, replaces)
+        if manifest["images"].pop(name, None) is None:
+            raise KeyError(name)
+        _write_manifest(edits.folder, manifest)
+        _file_of(edits.folder, name).unlink(missing_ok=True)
 
 
 class Edits(Mapping[str, Tensor]):
@@ -116,15 +151,26 @@ class Edits(Mapping[str, Tensor]):
     def __getitem__(self, image: str) -> Tensor:
         return self._read(image, "attention_map")
 
+    def __contains__(self, image: object) -> bool:  # without this, Mapping reads the map to find out
+        return image in self.details
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.details)
 
     def __len__(self) -> int:
         return len(self.details)
 
+    def revision(self, image: str) -> int:
+        """The revision of the edit of an image, for ``replaces`` of :func:`save_edit`; 0 if there is none."""
+        return int(self.details[image]["revision"]) if image in self.details else 0
+
     def original(self, image: str) -> Tensor:
         """The network's own map of an image, (T, h, w). Raises a ValueError if it was not saved."""
         return self._read(image, "original")
+
+    def check_same_part(self, preprocessing: Preprocessing) -> None:
+        """Raises a ValueError if this preparation keeps another part of images than the edits lie over."""
+        _check_same_part(self.preprocessing, preprocessing, self.folder)
 
     def _read(self, image: str, kind: str) -> Tensor:
         if image not in self.details:
@@ -160,6 +206,35 @@ def _file_of(folder: Path, name: str) -> Path:
     return folder / "maps" / f"{name}.safetensors"
 
 
+def _manifest_for(folder: Path, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Returns the manifest of a folder, or a new one, if it is for images prepared in this way."""
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        return {"format": _FORMAT, "preprocessing": asdict(preprocessing), "saves": 0, "images": {}}
+    _check_same_part(_preprocessing(manifest, folder), preprocessing, folder)
+    return manifest
+
+
+def _check_same_part(known: Preprocessing, other: Preprocessing, folder: Path) -> None:
+    if not known.keeps_same_part_as(other):
+        raise ValueError(
+            f"{folder} holds edits for images prepared by {known}, which keeps another part of each image "
+            f"than {other}: take another folder"
+        )
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    with replacing(folder / MANIFEST) as part:
+        part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_revision(manifest: Mapping[str, Any], name: str, expected: int | None) -> None:
+    found = manifest["images"].get(name, {}).get("revision", 0)
+    if expected not in (None, found):
+        changed = "was changed" if found else "was removed"
+        raise EditConflictError(f"the edit of {name} {changed} by someone else since it was opened")
+
+
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     file = folder / MANIFEST
     if not file.is_file():
@@ -168,7 +243,8 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads(file.read_bytes())
         entries = manifest["images"]
         sound = manifest["format"] == _FORMAT and isinstance(manifest["preprocessing"], dict)
-        sound = sound and all(isinstance(entry, dict) for entry in entries.values())
+        sound = sound and isinstance(manifest["saves"], int)
+        sound = sound and all(isinstance(entry["revision"], int) for entry in entries.values())
         for name in entries:
             _checked_name(name)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 - :mod:`abn.visualize.overlays`: the public functions draw a map over its image, or several in one picture.
 - :mod:`abn.visualize.panels`: arranges several panels in one picture, with text.
+- :mod:`abn.visualize.predictions`: puts the logits of an image into words.
 - :mod:`abn.visualize.folder`: draws a picture for each image of a folder, for ``python -m abn explain``.
 """
 

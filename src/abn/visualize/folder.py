@@ -19,6 +19,7 @@ from abn.preprocessing import Preprocessing
 from abn.saving import replacing
 from abn.visualize.overlays import Sign, overlay, task_grid
 from abn.visualize.panels import GAP, tile, with_text
+from abn.visualize.predictions import is_of_classes, names_of, task_texts, top5
 
 PANEL = 384
 """Pixels of the longer side of each image in a picture."""
@@ -67,16 +68,7 @@ def explain(
     root = source if source.is_dir() else source.parent
     if source.is_dir() and (ignored_files := ignored(_files(source, out))):
         _logger.warning("%s: %s", source, ignored_files)
-    preprocessing = model.preprocessing
-    if preprocessing is None:
-        _logger.warning(
-            "the network does not tell how its images are prepared: taken for ImageNet's %s", Preprocessing()
-        )
-        preprocessing = Preprocessing()
-    if not isinstance(preprocessing, Preprocessing):
-        raise ValueError(
-            f"model.preprocessing is a {type(preprocessing).__name__}, expected a Preprocessing, or None"
-        )
+    preprocessing = preprocessing_of(model)
     device = next(model.parameters()).device
     model.eval()
     kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
@@ -119,6 +111,25 @@ def explain(
                         skip(path, error)  # its name is too long, or a folder has that name
             progress.update(len(paths[start : start + batch_size]))
     return skipped
+
+
+def preprocessing_of(model: ABN) -> Preprocessing:
+    """Returns the preparation of images that a network states. Without one, warns and returns ImageNet's.
+
+    Raises:
+        ValueError: If the network states something else than a preparation.
+    """
+    if model.preprocessing is None:
+        _logger.warning(
+            "the network does not tell how its images are prepared: taken for ImageNet's %s", Preprocessing()
+        )
+        return Preprocessing()
+    if not isinstance(model.preprocessing, Preprocessing):
+        raise ValueError(
+            f"model.preprocessing is a {type(model.preprocessing).__name__}, expected a Preprocessing, or "
+            "None"
+        )
+    return model.preprocessing
 
 
 def image_paths(source: Path, out: Path) -> list[Path]:
@@ -171,40 +182,18 @@ def _picture(
     note: str | None,
 ) -> Image.Image:
     """Draws an image and its maps (T, h, w), with the scores of the logits (K,), (T,) or (K, T)."""
-    if logits.ndim == 1 and len(logits) > 1 and len(attention_maps) == 1:
-        lines = _top5(logits, classes) + ([note] if note else [])
+    if is_of_classes(logits, attention_maps):
+        names = names_of(logits, classes)
+        lines = [f"{100 * share:5.1f} %  {names[index]}" for index, share in top5(logits)]
+        lines += [note] if note else []
         panels = tile([view, overlay(view, attention_maps[0], **overlay_arguments)], columns=2)
         return with_text(panels, lines, font_size=16, width=2 * PANEL + GAP)
-    names = _names(classes, logits, "task")
     # The score stands first because a long name is cut off.
-    labels = [f"{score}  {name}" for name, score in zip(names, _scores(logits), strict=True)]
+    labels = [
+        f"{text}  {name}"
+        for name, text in zip(names_of(logits, classes, tasks=True), task_texts(logits), strict=True)
+    ]
     return task_grid(view, attention_maps, labels, **overlay_arguments)
-
-
-def _top5(logits: Tensor, classes: Sequence[str] | None) -> list[str]:
-    values, indices = logits.softmax(dim=0).topk(min(5, len(logits)))
-    names = _names(classes, logits, "class")
-    return [
-        f"{100 * value:5.1f} %  {names[index]}"
-        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
-    ]
-
-
-def _scores(logits: Tensor) -> list[str]:
-    """Returns for each task its value, a logit or a quantity; or its likeliest class and the probability."""
-    if logits.ndim == 1:
-        return [f"{value:.3g}" for value in logits.tolist()]
-    shares, indices = logits.softmax(dim=0).max(dim=0)
-    return [
-        f"{index} ({100 * share:.0f} %)"
-        for share, index in zip(shares.tolist(), indices.tolist(), strict=True)
-    ]
-
-
-def _names(classes: Sequence[str] | None, logits: Tensor, kind: str) -> Sequence[str]:
-    """Returns the names of the classes or tasks, or their numbers if the names are not known."""
-    count = logits.shape[-1]
-    return classes if classes and len(classes) == count else [f"{kind} {index}" for index in range(count)]
 
 
 def _class_name(model: ABN, number: int) -> str:

@@ -1,0 +1,282 @@
+"""A network, its images and their edited maps. Runs the network on edited maps."""
+
+import io
+import threading
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from abn.editor.masks import Masks, to_map
+from abn.edits import MANIFEST, Edits, remove_edit, save_edit
+from abn.images import read_image
+from abn.modules.inputs import check_range, resize_maps
+from abn.modules.maps import MAPS
+from abn.network import ABN
+from abn.visualize.folder import image_paths, preprocessing_of
+from abn.visualize.predictions import is_of_classes, names_of, task_values, top5
+
+PICTURE, THUMBNAIL = 768, 96
+"""Pixels of the longer side of the image on the page, and of the image in the list."""
+_REMEMBERED = 16
+"""Number of images whose features are kept."""
+
+
+class Seen(NamedTuple):
+    """The network's view of one image."""
+
+    features: Tensor
+    """(1, C, h', w'), on the device of the network."""
+    attention_map: Tensor
+    """The network's own map, (T, h, w), in [0, 1]."""
+    logits: Tensor
+    """(K,), (T,) or (K, T)."""
+
+
+class ReadOnlyError(Exception):
+    """The edits were opened for reading alone."""
+
+
+class Session:
+    """A network, the images of a folder, and the edited maps of these images.
+
+    Methods may be called by several threads. The network runs for one of them at a time.
+
+    Args:
+        model: A network whose maps lie between 0 and 1, on any device. It is left in evaluation mode.
+        source: An image, or a folder, which is searched with all its subfolders.
+        out: Folder of the edits. Made with the first edit.
+        name: Name of the network, for the manifest of the edits.
+        masks: Masks from which an edit can start.
+        read_only: Whether edits are refused.
+
+    Raises:
+        FileNotFoundError: If the source does not exist, or holds no image.
+        ValueError: If the maps of this network have no bounds, if the network does not run on RGB images
+            prepared for it, or if the edits in ``out`` are damaged or lie over another part of the images.
+    """
+
+    def __init__(
+        self,
+        model: ABN,
+        source: Path,
+        out: Path,
+        *,
+        name: str,
+        masks: Masks | None = None,
+        read_only: bool = False,
+    ) -> None:
+        kind = MAPS.get(getattr(model.attention_branch, "map", ""))
+        if kind is not None and not kind.bounded:
+            raise ValueError(
+                f"the maps of this network ({kind.name!r}) have no bounds, expected maps from 0 to 1, on "
+                "which one can paint"
+            )
+        self.model, self.out, self.name, self.masks, self.read_only = (
+            model.eval(),
+            out,
+            name,
+            masks,
+            read_only,
+        )
+        self.root = source if source.is_dir() else source.parent
+        self.paths = image_paths(source, out)
+        self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
+        self.preprocessing = preprocessing_of(model)
+        edits = self.edits()
+        if edits is not None:
+            edits.check_same_part(self.preprocessing)
+        self._device = next(model.parameters()).device
+        self._model_lock = threading.Lock()
+        self._asked = 0.0
+        self.seen = lru_cache(_REMEMBERED)(self._see)
+        try:
+            blank = self._run(torch.zeros(3, *self.preprocessing.size))
+        except RuntimeError as error:
+            size = (1, 3, *self.preprocessing.size)
+            raise ValueError(f"the network does not run on images {size}: {error}") from error
+        self.of_classes = is_of_classes(blank.logits, blank.attention_map)
+        self.class_maps = self.of_classes and kind is not None and kind.of_evidence is not None
+        self.answers = names_of(blank.logits, model.classes, tasks=not self.of_classes)
+        """Names of the classes, or of the tasks."""
+        tasks, height, width = blank.attention_map.shape
+        self.shape = (tasks, height, width)
+        """Number of maps, their height and width: (T, h, w)."""
+
+    def label(self, index: int) -> str | None:
+        """The class of an image, if it lies in a folder that has the name of a class."""
+        first, *others = self.names[index].split("/")
+        return first if others and self.of_classes and first in (self.model.classes or ()) else None
+
+    def jpeg(self, index: int, longest: int) -> bytes:
+        """Returns the part of an image that the network sees, as a JPEG file.
+
+        Raises:
+            OSError: If the image cannot be read.
+        """
+        file = io.BytesIO()
+        view = self.preprocessing.view(read_image(self.paths[index]), longest=longest)
+        view.save(file, "jpeg", quality=92)
+        return file.getvalue()
+
+    def opened(self, index: int) -> dict[str, Any]:
+        """Returns what the page shows of an image. Raises an OSError if the image cannot be read."""
+        seen, edits = self.seen(index), self.edits()
+        name = self.names[index]
+        edit, problem = None, None
+        if edits is not None and name in edits:
+            try:
+                edit = self._on_grid(edits[name])
+            except ValueError as error:
+                problem = f"The saved edit cannot be shown: {error}"
+        return {
+            "name": name,
+            "label": self.label(index),
+            "own": _rounded(seen.attention_map),
+            "edit": None if edit is None else _rounded(edit),
+            "revision": 0 if edits is None else edits.revision(name),
+            "problem": problem,
+            "mask": self.masks is not None and name in self.masks,
+        }
+
+    def answer(self, index: int, maps: Tensor) -> list[dict[str, Any]]:
+        """Returns the perception branch's answer before and after an edit.
+
+        Args:
+            index: Number of the image.
+            maps: The edited maps, (T, h, w), in [0, 1].
+
+        Returns:
+            One entry for each of the five likeliest classes before, and for each that came among them; or
+            for each task. An entry has the ``number`` and ``name`` of the class or task, and ``before`` and
+            ``after``, each with a ``value`` and, for tasks with classes, the number of the likeliest class.
+        """
+        before, after = self.seen(index).logits, self._logits(index, maps)
+        if not self.of_classes:
+            pairs = zip(self.answers, task_values(before), task_values(after), strict=True)
+            return [
+                {
+                    "number": number,
+                    "name": name,
+                    "before": {"class": old[0], "value": old[1]},
+                    "after": {"class": new[0], "value": new[1]},
+                }
+                for number, (name, old, new) in enumerate(pairs)
+            ]
+        shown = dict.fromkeys(number for logits in (before, after) for number, _ in top5(logits))
+        shares = before.softmax(dim=0), after.softmax(dim=0)
+        return [
+            {
+                "number": number,
+                "name": self.answers[number],
+                "before": {"value": shares[0][number].item()},
+                "after": {"value": shares[1][number].item()},
+            }
+            for number in shown
+        ]
+
+    def class_map(self, index: int, number: int) -> list[Any]:
+        """Returns the map (1, h, w) of the evidence for a class.
+
+        Raises:
+            OSError: If the image cannot be read.
+            ValueError: If there is no such class, or no such map of this network.
+        """
+        image = self.preprocessing(read_image(self.paths[index]))
+        with self._model_lock, torch.inference_mode():
+            return _rounded(self.model.class_map(image[None].to(self._device), number)[0].float().cpu())
+
+    def mask(self, index: int) -> list[Any]:
+        """Returns the mask of an image as a map for each task.
+
+        Raises:
+            OSError, ValueError: If there is no mask, or it cannot be read, or does not fit the image.
+        """
+        name = self.names[index]
+        if self.masks is None or name not in self.masks:
+            raise ValueError(f"there is no mask of {name}")
+        size = read_image(self.paths[index]).size
+        mask = to_map(self.masks.read(name), size, self.preprocessing, self.shape[1:])
+        return _rounded(mask.expand(self.shape))
+
+    def save(self, index: int, maps: Tensor, revision: int) -> int:
+        """Saves an edit, and returns its revision. See :func:`abn.edits.save_edit`, also for the errors."""
+        self._check_writable()
+        seen = self.seen(index)
+        return save_edit(
+            self.out,
+            self.names[index],
+            maps,
+            preprocessing=self.preprocessing,
+            original=seen.attention_map,
+            details={
+                "model": self.name,
+                "label": self.label(index),
+                "before": self._summary(seen.logits),
+                "after": self._summary(self._logits(index, maps)),
+            },
+            replaces=revision,
+        )
+
+    def remove(self, index: int, revision: int) -> None:
+        """Removes an edit. See :func:`abn.edits.remove_edit`, also for the errors."""
+        self._check_writable()
+        remove_edit(self.out, self.names[index], replaces=revision)
+
+    def edits(self) -> Edits | None:
+        """Reads which edits there are. None before the first one."""
+        return Edits(self.out) if (self.out / MANIFEST).is_file() else None
+
+    def idle(self) -> float:
+        """Returns for how many seconds nobody has asked for an answer."""
+        return time.monotonic() - self._asked
+
+    def _see(self, index: int) -> Seen:
+        self._asked = time.monotonic()
+        return self._run(self.preprocessing(read_image(self.paths[index])))
+
+    def predict(self, index: int) -> Tensor:
+        """Returns the logits of an image, and keeps nothing. Raises an OSError if it cannot be read."""
+        return self._run(self.preprocessing(read_image(self.paths[index]))).logits
+
+    def _run(self, image: Tensor) -> Seen:
+        with self._model_lock, torch.inference_mode():
+            features = self.model.feature_extractor(image[None].to(self._device))
+            _, attention_map = self.model.attention_branch(features)
+            logits = self.model.perception_branch(features, attention_map)
+        return Seen(features, attention_map[0].float().cpu(), logits[0].float().cpu())
+
+    def _logits(self, index: int, maps: Tensor) -> Tensor:
+        """Returns the logits with edited maps (T, h, w)."""
+        if tuple(maps.shape) != self.shape:
+            raise ValueError(f"maps have shape {tuple(maps.shape)}, expected {self.shape}")
+        check_range(maps, "maps")
+        features = self.seen(index).features
+        self._asked = time.monotonic()
+        with self._model_lock, torch.inference_mode():
+            logits: Tensor = self.model.perception_branch(features, maps[None].to(self._device))
+        return logits[0].float().cpu()
+
+    def _summary(self, logits: Tensor) -> list[Sequence[Any]]:
+        if self.of_classes:
+            return [(self.answers[number], share) for number, share in top5(logits)]
+        return [(name, *value) for name, value in zip(self.answers, task_values(logits), strict=True)]
+
+    def _on_grid(self, maps: Tensor) -> Tensor:
+        if len(maps) != self.shape[0]:
+            raise ValueError(f"it has {len(maps)} maps, expected {self.shape[0]}, one per task")
+        return resize_maps(maps[None], self.shape[1:])[0]
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise ReadOnlyError("the edits were opened for reading alone")
+
+
+def _rounded(maps: Tensor) -> list[Any]:
+    """Returns maps as lists for JSON: six digits are more than a brush can paint."""
+    values: list[Any] = maps.clamp(0, 1).double().mul(1e6).round().div(1e6).tolist()
+    return values

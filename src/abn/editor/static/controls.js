@@ -1,0 +1,79 @@
+/** The buttons, sliders and lists around the image. */
+
+import { filled, inverted } from "./brush.js";
+import { checked, element } from "./dom.js";
+import { listKeys, onKey } from "./keys.js";
+
+const share = (id) => Number(element(id).value) / 100;
+
+/** Shows a message on the page. */
+export function say(text) {
+  element("status").textContent = text;
+}
+
+/** Returns how one paints, and how the map is drawn. */
+export function settings(colormaps) {
+  return {
+    shape: checked("shape"),
+    adding: checked("effect") === "add",
+    size: share("size"),
+    softness: share("softness"),
+    strength: share("strength"),
+    opacity: share("opacity"),
+    colors: colormaps[element("colormap").value],
+    showGrid: element("grid").checked,
+  };
+}
+
+/** Fills the lists, and hides what this network, or a page for reading alone, does not have. */
+export function prepare(folder) {
+  element("colormap").append(...Object.keys(folder.colormaps).map((name) => new Option(name)));
+  element("classes").append(...(folder.classMaps ? folder.answers : []).map((name) => new Option(name, name)));
+  element("class-choice").hidden = !folder.classMaps;
+  element("order").disabled = !folder.ofClasses;
+  element("order").querySelector("[value=mistakes]").disabled = folder.images.every(({ label }) => label === null);
+  for (const id of ["save", "remove"]) element(id).hidden = folder.readOnly;
+  listKeys(element("key-list"));
+}
+
+/** Lets the controls act on the page. */
+export function connect(page) {
+  const actions = {
+    undo: () => page.undo(),
+    redo: () => page.redo(),
+    save: () => page.save(),
+    remove: () => page.remove(),
+    fill: () => page.paint((map) => filled(map, 1)),
+    clear: () => page.paint((map) => filled(map, 0)),
+    invert: () => page.paint(inverted),
+    own: () => page.paint((_, own) => own),
+    mask: () => page.startFromMask(),
+    back: () => page.refresh(),
+    help: () => element("keys").showModal(),
+  };
+  for (const [id, action] of Object.entries(actions)) element(id).addEventListener("click", action);
+  for (const slider of document.querySelectorAll("input[type=range]")) {
+    const show = () => {
+      slider.nextElementSibling.textContent = `${slider.value} %`;
+      page.canvas.draw();
+    };
+    slider.addEventListener("input", show);
+    show();
+  }
+  for (const id of ["colormap", "grid"]) element(id).addEventListener("input", () => page.canvas.draw());
+  element("order").addEventListener("input", (event) => page.strip.sort(event.target.value));
+  element("class").addEventListener("change", (event) => {
+    const number = page.folder.answers.indexOf(event.target.value);
+    if (number >= 0) page.choose(number);
+    else if (event.target.value) say(`There is no class ${event.target.value}.`);
+  });
+  document.addEventListener("keydown", (event) => onKey(event, page));
+  addEventListener("beforeunload", (event) => {
+    if (page.hasUnsaved()) event.preventDefault();
+  });
+}
+
+/** Enables the buttons that can be used now. `can` tells it by their names. */
+export function enable(can) {
+  for (const [id, usable] of Object.entries(can)) element(id).disabled = !usable;
+}

@@ -1,0 +1,255 @@
+/** The page: opens images, keeps their edits, and joins the parts. */
+
+import * as api from "./api.js";
+import { showAnswer } from "./answers.js";
+import { Canvas } from "./canvas.js";
+import { connect, enable, prepare, say, settings } from "./controls.js";
+import { element } from "./dom.js";
+import { History } from "./history.js";
+import { Latest } from "./latest.js";
+import { flat, mapOf, nested, same, withMap } from "./maps.js";
+import { Strip } from "./strip.js";
+
+class Page {
+  constructor(folder) {
+    this.folder = folder;
+    this.images = new Map(); // by index, those that were opened: {name, label, own, history, saved, revision, mask}
+    this.index = null;
+    this.task = 0;
+    this.classShown = null; // number of the class whose map is shown in place of the edit
+    this.rows = [];
+    this.questions = new Latest({
+      ask: ({ index, maps }) => api.answer(index, nested(maps, folder.shape)),
+      show: ({ index }, rows) => { if (index === this.index) this.showRows(rows); },
+      fail: (error) => say(error.message),
+      setBusy: (busy) => element("rows").setAttribute("aria-busy", String(busy)),
+    });
+    this.canvas = new Canvas(element("canvas"), () => settings(folder.colormaps), {
+      onPaint: (map) => this.ask(withMap(this.image.history.current, this.task, map)),
+      onPainted: (map) => this.change(withMap(this.image.history.current, this.task, map)),
+    });
+    this.strip = new Strip(element("strip"), element("progress"), folder.images, (index) => this.show(index));
+  }
+
+  /** The image that is shown. Undefined while it is loaded, and if it cannot be read. */
+  get image() {
+    return this.images.get(this.index);
+  }
+
+  async show(index) {
+    this.index = index;
+    this.classShown = null;
+    this.strip.mark(index);
+    element("name").textContent = this.folder.images[index].name;
+    element("broken").hidden = true;
+    element("rows").replaceChildren();
+    this.canvas.open(null);
+    this.update();
+    say("Loading …");
+    try {
+      const image = await this.read(index);
+      const picture = await load(api.address(index, "picture"));
+      if (this.index !== index) return;
+      const [, rows, columns] = this.folder.shape;
+      this.canvas.open(picture, rows, columns);
+      this.refresh();
+      say(image.problem ?? "");
+    } catch (error) {
+      if (this.index !== index) return;
+      element("broken").textContent = error.message;
+      element("broken").hidden = false;
+      say("");
+    }
+  }
+
+  /** Returns what is known of an image. It is asked for once. */
+  async read(index) {
+    if (!this.images.has(index)) {
+      const { own, edit, ...known } = await api.image(index);
+      const history = new History(flat(own));
+      if (edit !== null) history.add(flat(edit));
+      if (!this.images.has(index)) {
+        this.images.set(index, { ...known, own: flat(own), history, saved: history.current });
+      }
+    }
+    return this.images.get(index);
+  }
+
+  /** Shows the present state of the image: its map, the answer, the buttons. */
+  refresh() {
+    this.classShown = null;
+    const maps = this.image.history.current;
+    this.canvas.show(mapOf(maps, this.task, this.folder.shape), true);
+    this.update();
+    this.ask(maps);
+  }
+
+  ask(maps) {
+    this.questions.put({ index: this.index, maps });
+  }
+
+  showRows(rows) {
+    this.rows = rows;
+    showAnswer(element("rows"), rows, {
+      ofClasses: this.folder.ofClasses,
+      chosen: this.folder.ofClasses ? this.classShown : this.task,
+      choose: (number) => this.choose(number),
+    });
+  }
+
+  /** Shows the map of a class, or lets one paint the map of a task. */
+  async choose(number) {
+    const { index } = this;
+    if (!this.folder.ofClasses) {
+      this.task = number;
+      this.refresh();
+    } else if (this.folder.classMaps && this.image) {
+      await trying(async () => {
+        const map = flat(await api.classMap(index, number));
+        if (index !== this.index) return;
+        this.classShown = number;
+        this.canvas.show(map, false);
+        this.showRows(this.rows);
+        this.update();
+      });
+    }
+  }
+
+  /** Makes a new state of the image's maps, which can be undone. */
+  change(maps) {
+    this.image.history.add(maps);
+    this.refresh();
+  }
+
+  /** Replaces the map of the task by `paint(map, own)`, where `own` is the network's map. */
+  paint(paint) {
+    const { own, history } = this.image;
+    const [map, ownMap] = [history.current, own].map((maps) => mapOf(maps, this.task, this.folder.shape));
+    this.change(withMap(history.current, this.task, paint(map, ownMap)));
+  }
+
+  undo() {
+    this.image.history.undo();
+    this.refresh();
+  }
+
+  redo() {
+    this.image.history.redo();
+    this.refresh();
+  }
+
+  async startFromMask() {
+    const { index } = this;
+    await trying(async () => {
+      const maps = flat(await api.mask(index));
+      if (index === this.index) this.change(maps);
+    });
+  }
+
+  async save() {
+    const { index, image } = this;
+    const maps = image.history.current;
+    say("Saving …");
+    await this.keep(index, image, async () => {
+      ({ revision: image.revision } = await api.save(index, nested(maps, this.folder.shape), image.revision));
+      image.saved = maps;
+      say(`Saved in ${this.folder.edits}.`);
+    });
+  }
+
+  async remove() {
+    const { index, image } = this;
+    await this.keep(index, image, async () => {
+      ({ revision: image.revision } = await api.remove(index, image.revision));
+      image.saved = image.own;
+      image.history.add(image.own);
+      if (index === this.index) this.refresh();
+      say("The saved edit is removed. Undo and save bring it back.");
+    });
+  }
+
+  /** Saves or removes. If somebody else did so in the meantime, shows their edit, and keeps one's own for undo. */
+  async keep(index, image, action) {
+    try {
+      await action();
+    } catch (error) {
+      say(`Not done: ${error.message}`);
+      if (error.status === 409) {
+        await trying(async () => {
+          const { edit, revision } = await api.image(index);
+          Object.assign(image, { revision, saved: edit === null ? image.own : flat(edit) });
+          image.history.add(image.saved);
+          if (index === this.index) this.refresh();
+          say("Not done: somebody else changed the edit of this image. It is shown now. Undo brings yours back.");
+        });
+      }
+    }
+    this.mark(index);
+    this.update();
+  }
+
+  isUnsaved({ history, saved }) {
+    return !this.folder.readOnly && !same(history.current, saved);
+  }
+
+  hasUnsaved() {
+    return [...this.images.values()].some((image) => this.isUnsaved(image));
+  }
+
+  mark(index) {
+    const image = this.images.get(index);
+    this.strip.setEdited(index, image.revision > 0, this.isUnsaved(image));
+  }
+
+  /** Brings the buttons and the name up to date. */
+  update() {
+    const { image, classShown, folder } = this;
+    const painting = image !== undefined && classShown === null;
+    enable({
+      undo: painting && image.history.canUndo,
+      redo: painting && image.history.canRedo,
+      save: painting && this.isUnsaved(image),
+      remove: painting && image.revision > 0,
+      mask: painting && image.mask,
+      fill: painting,
+      clear: painting,
+      invert: painting,
+      own: painting,
+    });
+    element("showing").hidden = classShown === null;
+    if (classShown !== null) element("shown-class").textContent = `Map of ${folder.answers[classShown]}.`;
+    if (image === undefined) return;
+    const label = image.label === null ? "" : ` (${image.label})`;
+    const task = folder.ofClasses ? "" : `, map of ${folder.answers[this.task]}`;
+    element("name").textContent = image.name + label + task;
+    this.mark(this.index);
+  }
+
+  /** Shows the image some places further in the list. */
+  step(count) {
+    this.show(this.strip.neighbour(this.index, count));
+  }
+}
+
+async function trying(action) {
+  try {
+    await action();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+async function load(address) {
+  const picture = new Image();
+  picture.src = address;
+  await picture.decode().catch(() => { throw new Error("The image cannot be shown."); });
+  return picture;
+}
+
+await trying(async () => {
+  const folder = await api.folder();
+  prepare(folder);
+  const page = new Page(folder);
+  connect(page);
+  await page.show(0);
+});
