@@ -14,6 +14,7 @@ from pathlib import Path
 EXPERIMENTS = {
     "coverage": ("experiments.coverage", "wraps every classifier of torchvision and timm", "hours"),
     "editing": ("experiments.editing.main", "networks corrected by edited maps", "half an hour"),
+    "editor": ("experiments.editor.main", "how soon the page for edited maps answers", "10 minutes"),
     "explanations": ("experiments.explanations.main", "maps of digits, and of other methods", "2 hours"),
     "multitask": ("experiments.multitask.main", "networks of several tasks", "1 hour"),
     "performance": ("experiments.performance.main", "time and memory", "2 hours"),

@@ -5,7 +5,9 @@ import re
 
 import pytest
 import torch
-from editing_page import CHROMIUM, PREPARATION, serving
+from editing_page import PREPARATION
+from experiments.common.browser import CHROMIUM, serving
+from experiments.common.browser import browser as started_browser
 from torch.nn import functional as F
 
 from abn.editor.session import Session
@@ -13,24 +15,11 @@ from abn.edits import Edits, save_edit
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
-SWITCHES = [
-    "--no-sandbox",  # for root
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 
 @pytest.fixture(scope="session")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+    with started_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -103,7 +92,7 @@ def test_saved_edit_is_there_when_the_page_is_opened_again(page, edits, open_pag
     drag(page, (0.1, 0.5), (0.9, 0.5))
     after = bars(page)
     page.get_by_role("button", name="Save", exact=True).click()
-    page.get_by_text("Saved in").wait_for()
+    page.get_by_text("Saved.").wait_for()
     saved = Edits(edits)
     middle, own = saved["cat/0.png"][0, 7:9, 2:14], saved.original("cat/0.png")[0, 7:9, 2:14]
     assert (middle < own).all()
@@ -125,7 +114,7 @@ def test_keys_paint_and_save(page, edits):
     for key in ("x", "m", "Space", "ArrowRight", "ArrowDown", "Space"):  # a box between two corners
         page.keyboard.press(key)
     page.keyboard.press("Control+s")
-    page.get_by_text("Saved in").wait_for()
+    page.get_by_text("Saved.").wait_for()
     assert Edits(edits)["cat/0.png"][0, 7, 7] == 1
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")
@@ -141,7 +130,7 @@ def test_whole_map_is_filled_cleared_and_inverted(page, edits):
     for key, value in (("f", 1), ("Delete", 0), ("i", 1)):
         page.keyboard.press(key)
         page.keyboard.press("Control+s")
-        page.get_by_text("Saved in").wait_for()
+        page.get_by_text("Saved.").wait_for()
         bars(page)
         assert Edits(edits)["cat/0.png"].unique().tolist() == [value]
     page.keyboard.press("r")
@@ -167,13 +156,13 @@ def test_two_windows_lose_no_edit(page, open_page, edits):
         bars(window)
         window.keyboard.press(key)
     page.keyboard.press("Control+s")
-    page.get_by_text("Saved in").wait_for()
+    page.get_by_text("Saved.").wait_for()
     other.keyboard.press("Control+s")
     other.get_by_text("somebody else changed the edit").wait_for()
     assert Edits(edits)["cat/0.png"].unique().tolist() == [1]
     other.keyboard.press("Control+z")  # brings the own edit back, to be saved on purpose
     other.keyboard.press("Control+s")
-    other.get_by_text("Saved in").wait_for()
+    other.get_by_text("Saved.").wait_for()
     assert Edits(edits)["cat/0.png"].unique().tolist() == [0]
 
 
@@ -190,7 +179,7 @@ def test_full_disk_is_told_and_the_strokes_are_kept(page, monkeypatch):
         page.get_by_text("No space left on device").wait_for()
     assert bars(page) == after != before
     page.keyboard.press("Control+s")
-    page.get_by_text("Saved in").wait_for()
+    page.get_by_text("Saved.").wait_for()
 
 
 def test_strokes_are_kept_while_other_images_are_open_and_leaving_asks(page):
@@ -219,7 +208,7 @@ def test_broken_image_is_shown_as_such(page):
 
 
 def test_images_are_sorted(page, session):
-    page.wait_for_function("() => document.querySelector('#progress').textContent === ''")
+    page.get_by_text("all images predicted").wait_for()
     names = [session.names[index] for index in range(4)]
     confidence = {name: session.predict(i).softmax(dim=0).max().item() for i, name in enumerate(names)}
     page.get_by_label("Sort by").select_option("least confident")

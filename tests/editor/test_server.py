@@ -6,7 +6,8 @@ import time
 
 import pytest
 import torch
-from editing_page import PREPARATION, TOKEN, client_of
+from editing_page import PREPARATION, client_of
+from experiments.common.browser import TOKEN
 from starlette.testclient import TestClient
 
 from abn import Preprocessing, abn_cifar_resnet, wrap_backbone

@@ -33,6 +33,7 @@ export function prepare(folder) {
   element("order").disabled = !folder.ofClasses;
   element("order").querySelector("[value=mistakes]").disabled = folder.images.every(({ label }) => label === null);
   for (const id of ["save", "remove"]) element(id).hidden = folder.readOnly;
+  element("save").title = `Ctrl+S, into ${folder.edits}`;
   listKeys(element("key-list"));
 }
 

@@ -153,7 +153,7 @@ class Page {
     await this.keep(index, image, async () => {
       ({ revision: image.revision } = await api.save(index, nested(maps, this.folder.shape), image.revision));
       image.saved = maps;
-      say(`Saved in ${this.folder.edits}.`);
+      say("Saved.");
     });
   }
 

@@ -7,7 +7,7 @@ const POLL = 1000; // milliseconds between two questions for predictions
 const orders = {
   name: () => 0,
   confidence: ({ prediction }) => prediction?.confidence ?? 2,
-  mistakes: ({ prediction }) => (prediction?.correct === false ? prediction.confidence - 2 : prediction?.confidence ?? 2),
+  mistakes: ({ prediction }) => (prediction?.correct === false ? -prediction.confidence : prediction?.confidence ?? 2),
 };
 
 export class Strip {
@@ -24,7 +24,9 @@ export class Strip {
     this.follow();
   }
 
+  /** Sorts by name, least confidence, or mistakes, of which the most confident come first. */
   sort(order) {
+    this.order = order;
     const value = orders[order];
     this.shown = [...this.entries].sort((one, other) => value(one) - value(other) || one.index - other.index);
     this.list.append(...this.shown.map(({ item }) => item));
@@ -56,18 +58,20 @@ export class Strip {
     return this.shown[Math.min(Math.max(place, 0), this.shown.length - 1)].index;
   }
 
-  /** Asks for predictions until all images have one. */
+  /** Asks for predictions until all images have one. Then sorts once more. */
   async follow() {
     for (let count = 0; count < this.entries.length;) {
+      this.progress.textContent = `${count} of ${this.entries.length} images predicted`;
       try {
         const { predictions } = await api.predictions(count);
         for (const prediction of predictions) this.setPrediction(count++, prediction);
       } catch {
         // The page tells it at the next question of the user. Here, it is asked again.
       }
-      this.progress.textContent = count < this.entries.length ? `${count} of ${this.entries.length} images predicted` : "";
       if (count < this.entries.length) await new Promise((resolve) => setTimeout(resolve, POLL));
     }
+    this.progress.textContent = "all images predicted";
+    this.sort(this.order);
   }
 
   setPrediction(index, prediction) {
