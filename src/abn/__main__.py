@@ -9,12 +9,14 @@ from typing import Any, get_args
 import torch
 
 from abn import hub
+from abn.images import image_paths
 from abn.modules.maps import MAPS
 from abn.modules.mechanisms import MECHANISMS
 from abn.network import ABN
+from abn.report.folder import explain
 from abn.retrofit.wrap import wrap_backbone
 from abn.visualize import Sign
-from abn.visualize.folder import explain, image_paths
+from abn.visualize.comparison import METHODS
 
 
 def main() -> None:
@@ -44,6 +46,17 @@ def main() -> None:
     command.add_argument(
         "--sign", choices=get_args(Sign), help="part to show of maps with both signs (default: both)"
     )
+    command.add_argument(
+        "--compare",
+        choices=METHODS,
+        help="draws the map of another method beside it; needs torch-cam or grad-cam",
+    )
+    command.add_argument(
+        "--top",
+        type=int,
+        metavar="N",
+        help="pictures for the N images of which the network is least sure (default: for all)",
+    )
     command.set_defaults(run=_explain)
     command = commands.add_parser("edit", help="opens a page in the browser, to paint attention on images")
     _add_images_and_network(command)
@@ -64,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         sys.exit(arguments.run(arguments))
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"abn: {error}")
     except KeyboardInterrupt:
         print("abn: interrupted", file=sys.stderr)
@@ -113,30 +126,34 @@ def _explain(arguments: argparse.Namespace) -> int:
         model,
         arguments.source,
         arguments.out,
+        method=arguments.compare,
+        top=arguments.top,
         batch_size=arguments.batch_size,
         rescale=arguments.rescale,
         sign=arguments.sign,
         of_class=None if arguments.of_class is None else _class_number(arguments.of_class, model),
     )
-    print(f"pictures: {arguments.out}; images skipped: {len(skipped)}")
+    print(
+        f"pictures: {arguments.out}; images skipped: {len(skipped)}; report: {arguments.out / 'report.html'}"
+    )
     return 1 if skipped else 0
 
 
 def _edit(arguments: argparse.Namespace) -> int:
     try:
-        from abn.editor.masks import find_masks
         from abn.editor.server import serve
         from abn.editor.session import Session
     except ImportError as error:
         raise ValueError(f"{error}; install what the page needs: pip install 'abn[edit]'") from error
     image_paths(arguments.source, arguments.out)  # raises its errors before a model is fetched
-    masks = None if arguments.masks is None else find_masks(arguments.masks)
+    if arguments.masks is not None and not arguments.masks.exists():
+        raise FileNotFoundError(f"--masks is {arguments.masks}, but there is no such folder or file")
     session = Session(
         _network(arguments),
         arguments.source,
         arguments.out,
         name=arguments.model,
-        masks=masks,
+        masks=arguments.masks,
         read_only=arguments.read_only,
     )
     serve(session, host=arguments.host, port=arguments.port, open_browser=not arguments.no_browser)

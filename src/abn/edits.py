@@ -21,6 +21,8 @@ from abn.saving import replacing
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_PATIENCE = 30
+"""Seconds to wait for another process that saves."""
 
 
 class EditConflictError(ValueError):
@@ -74,7 +76,7 @@ def save_edit(
         (['cat/1.jpg'], torch.Size([1, 14, 14]))
     """
     folder = Path(folder)
-    name = _checked_name(image)
+    name = checked_name(image)
     maps = {"attention_map": _checked_map(attention_map, "attention_map")}
     check_range(maps["attention_map"], "attention_map")
     if original is not None:
@@ -89,17 +91,18 @@ def save_edit(
         raise ValueError(f"details of {name} are not JSON: {error}") from error
     file = _file_of(folder, name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with FileLock(folder / ".lock", _PATIENCE):
         manifest = _manifest_for(folder, preprocessing)
         _check_revision(manifest, name, replaces)
         manifest["saves"] += 1
         manifest["images"][name] = {**entry, "revision": manifest["saves"]}
-        with replacing(file) as part:
+        # Both are written before one is replaced, so that a full disk leaves both as they were.
+        with replacing(folder / MANIFEST) as text, replacing(file) as part:
+            _write_manifest(text, manifest)
             try:
                 save_file(maps, part)
             except SafetensorError as error:  # a full disk, for example
                 raise OSError(f"{file} could not be written: {error}") from error
-        _write_manifest(folder, manifest)
     return int(manifest["saves"])
 
 
@@ -117,13 +120,14 @@ def remove_edit(folder: str | Path, image: str, *, replaces: int | None = None) 
         KeyError: If the folder holds no edit of this image.
         OSError: If a file cannot be written.
     """
-    edits, name = Edits(folder), _checked_name(image)
-    with FileLock(edits.folder / ".lock"):
+    edits, name = Edits(folder), checked_name(image)
+    with FileLock(edits.folder / ".lock", _PATIENCE):
         manifest = _manifest_for(edits.folder, edits.preprocessing)
         _check_revision(manifest, name, replaces)
         if manifest["images"].pop(name, None) is None:
             raise KeyError(name)
-        _write_manifest(edits.folder, manifest)
+        with replacing(edits.folder / MANIFEST) as text:
+            _write_manifest(text, manifest)
         _file_of(edits.folder, name).unlink(missing_ok=True)
 
 
@@ -185,7 +189,8 @@ class Edits(Mapping[str, Tensor]):
         return values
 
 
-def _checked_name(image: object) -> str:
+def checked_name(image: object) -> str:
+    """Returns the name of an image if an edit can be saved under it. Raises a ValueError if not."""
     path = PurePosixPath(image) if isinstance(image, str) else PurePosixPath()
     if path.is_absolute() or not path.parts or ".." in path.parts or {"\\", ":"} & set(str(path)):
         raise ValueError(f"image is {image!r}, expected a path relative to the folder of the images")
@@ -223,9 +228,8 @@ def _check_same_part(known: Preprocessing, other: Preprocessing, folder: Path) -
         )
 
 
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    with replacing(folder / MANIFEST) as part:
-        part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+def _write_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_revision(manifest: Mapping[str, Any], name: str, expected: int | None) -> None:
@@ -246,7 +250,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         sound = sound and isinstance(manifest["saves"], int)
         sound = sound and all(isinstance(entry["revision"], int) for entry in entries.values())
         for name in entries:
-            _checked_name(name)
+            checked_name(name)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged, or no manifest of edited maps: {error!r}") from error
     if not sound:

@@ -2,12 +2,15 @@
 
 import contextlib
 import functools
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+_logger = logging.getLogger("abn.images")
 
 UNREADABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that PIL recognises, but reads only with another program, or not at all."""
@@ -22,13 +25,39 @@ def is_image(path: str | Path) -> bool:
     return Image.registered_extensions().get(path.suffix.lower()) in formats and path.name[0] != "."
 
 
-def files_in(folder: Path) -> list[Path]:
-    """Returns the files in a folder and all its subfolders, in order, without hidden files and folders."""
+def files_in(folder: Path, out: Path | None = None) -> list[Path]:
+    """Returns the files in a folder and its subfolders, in order, but none that are hidden or in ``out``."""
+    excluded = out.resolve() if out is not None and folder.resolve() in out.resolve().parents else None
 
     def is_hidden(path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path)]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path)]
+    return [path for path in files if excluded is None or excluded not in path.resolve().parents]
+
+
+def image_paths(source: Path, out: Path) -> list[Path]:
+    """Returns the source if it is a file, else the images in it, but none that are hidden or in ``out``.
+
+    Raises:
+        FileNotFoundError: If there is no image.
+        ValueError: If ``out`` is the folder of the images.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise FileNotFoundError(f"there is no image and no folder {source}")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"out is {out}, the folder of the images: take another")
+    paths = [path for path in files_in(source, out) if is_image(path)]
+    if unnamed := [path for path in paths if not _is_text(str(path.relative_to(source)))]:
+        _logger.warning("%d images are left out: names such as %r are no text", len(unnamed), unnamed[0].name)
+        paths = [path for path in paths if path not in unnamed]
+    if not paths:
+        raise FileNotFoundError(
+            f"there is no image in {source}; {ignored(files_in(source, out))}".rstrip("; ")
+        )
+    return paths
 
 
 def ignored(paths: Iterable[Path]) -> str:
@@ -80,6 +109,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
             "image of these, Image.fromarray(pixels.astype('uint8'))"
         )
     return image.convert("RGB")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8
+        return False
+    return True
 
 
 def _formats() -> set[str]:

@@ -1,5 +1,6 @@
 """Prepares images for a network: resizes, crops and normalises them."""
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,6 +11,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from abn.images import as_rgb
 from abn.images import read_image as read_image  # for code that imports it from here
+
+_logger = logging.getLogger("abn.preprocessing")
 
 LONGEST = 10_000
 """Largest number of pixels of a side that a file may ask for. A file that asks for more means harm."""
@@ -235,3 +238,22 @@ def preprocessing_of(backbone: nn.Module) -> Preprocessing | None:
         known.get("interpolation") or "bilinear",
         known.get("crop_mode") or "center",
     )
+
+
+def stated_preprocessing(model: Any) -> Preprocessing:
+    """Returns the preparation of images that a network states. Without one, warns and returns ImageNet's.
+
+    Raises:
+        ValueError: If the network states something else than a preparation.
+    """
+    if model.preprocessing is None:
+        _logger.warning(
+            "the network does not tell how its images are prepared: taken for ImageNet's %s", Preprocessing()
+        )
+        return Preprocessing()
+    if not isinstance(model.preprocessing, Preprocessing):
+        raise ValueError(
+            f"model.preprocessing is a {type(model.preprocessing).__name__}, expected a Preprocessing, or "
+            "None"
+        )
+    return model.preprocessing

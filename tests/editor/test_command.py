@@ -42,8 +42,9 @@ def test_command_prints_its_address_and_serves_until_it_is_interrupted(photos, e
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--masks", "missing"], "there is no folder and no file missing, expected masks"),
+        (["--masks", "missing"], "--masks is missing, but there is no such folder or file"),
         (["--host", "no.such.host.example"], "cannot listen on no.such.host.example"),
+        (["--host", ""], "host is empty"),
         (["--port", "99999"], "cannot listen on 127.0.0.1, port 99999"),
         (["--out", "photos"], "the folder of the images: take another"),
         (["--device", "nonsense"], "--device is 'nonsense'"),

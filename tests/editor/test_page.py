@@ -8,8 +8,10 @@ import torch
 from editing_page import PREPARATION
 from experiments.common.browser import CHROMIUM, serving
 from experiments.common.browser import browser as started_browser
+from PIL import Image
 from torch.nn import functional as F
 
+from abn import wrap_backbone
 from abn.editor.session import Session
 from abn.edits import Edits, save_edit
 
@@ -71,7 +73,7 @@ def drag(page, start, end):
 
 def open_image(page, name):
     page.locator("#strip button", has_text=name).click()
-    page.locator("#canvas:visible").wait_for()
+    page.wait_for_selector("#rows[aria-busy=false] li")
     assert page.locator("#name").text_content().startswith(name)
 
 
@@ -92,15 +94,15 @@ def test_saved_edit_is_there_when_the_page_is_opened_again(page, edits, open_pag
     drag(page, (0.1, 0.5), (0.9, 0.5))
     after = bars(page)
     page.get_by_role("button", name="Save", exact=True).click()
-    page.get_by_text("Saved.").wait_for()
+    page.get_by_text("Saved:").wait_for()
     saved = Edits(edits)
     middle, own = saved["cat/0.png"][0, 7:9, 2:14], saved.original("cat/0.png")[0, 7:9, 2:14]
     assert (middle < own).all()
     later = open_page()
     assert bars(later) == after
     assert later.locator("#strip li").first.locator(".edited").text_content() == "edited"
-    later.get_by_role("button", name="Remove saved edit").click()
-    later.get_by_text("The saved edit is removed").wait_for()
+    later.get_by_role("button", name="Delete saved edit").click()
+    later.get_by_text("The saved edit is deleted").wait_for()
     assert len(Edits(edits)) == 0
 
 
@@ -111,11 +113,11 @@ def test_keys_paint_and_save(page, edits):
     for key in ("ArrowUp", "ArrowLeft", "Space"):
         page.keyboard.press(key)
     assert bars(page) != before
-    for key in ("x", "m", "Space", "ArrowRight", "ArrowDown", "Space"):  # a box between two corners
+    for key in ("x", "m", "Space", *2 * ("ArrowRight", "ArrowDown"), "Space"):  # a box between two corners
         page.keyboard.press(key)
     page.keyboard.press("Control+s")
-    page.get_by_text("Saved.").wait_for()
-    assert Edits(edits)["cat/0.png"][0, 7, 7] == 1
+    page.get_by_text("Saved:").wait_for()
+    assert Edits(edits)["cat/0.png"][0, 8, 8] == 1
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")
     assert bars(page) == before
@@ -130,7 +132,7 @@ def test_whole_map_is_filled_cleared_and_inverted(page, edits):
     for key, value in (("f", 1), ("Delete", 0), ("i", 1)):
         page.keyboard.press(key)
         page.keyboard.press("Control+s")
-        page.get_by_text("Saved.").wait_for()
+        page.get_by_text("Saved:").wait_for()
         bars(page)
         assert Edits(edits)["cat/0.png"].unique().tolist() == [value]
     page.keyboard.press("r")
@@ -156,14 +158,28 @@ def test_two_windows_lose_no_edit(page, open_page, edits):
         bars(window)
         window.keyboard.press(key)
     page.keyboard.press("Control+s")
-    page.get_by_text("Saved.").wait_for()
+    page.get_by_text("Saved:").wait_for()
     other.keyboard.press("Control+s")
     other.get_by_text("somebody else changed the edit").wait_for()
     assert Edits(edits)["cat/0.png"].unique().tolist() == [1]
     other.keyboard.press("Control+z")  # brings the own edit back, to be saved on purpose
     other.keyboard.press("Control+s")
-    other.get_by_text("Saved.").wait_for()
+    other.get_by_text("Saved:").wait_for()
     assert Edits(edits)["cat/0.png"].unique().tolist() == [0]
+
+
+def test_saving_again_while_a_save_runs_is_no_conflict(page, edits):
+    bars(page)
+    page.route("**/edit", lambda route: (page.wait_for_timeout(200), route.continue_()))
+    page.keyboard.press("f")
+    page.keyboard.press("Control+s")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Control+s")
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => document.querySelector('#strip .edited').textContent === 'edited'")
+    assert not page.get_by_text("somebody else").is_visible()
+    assert Edits(edits)["cat/0.png"].max() == 0
+    assert Edits(edits).revision("cat/0.png") == 2
 
 
 def test_full_disk_is_told_and_the_strokes_are_kept(page, monkeypatch):
@@ -179,7 +195,7 @@ def test_full_disk_is_told_and_the_strokes_are_kept(page, monkeypatch):
         page.get_by_text("No space left on device").wait_for()
     assert bars(page) == after != before
     page.keyboard.press("Control+s")
-    page.get_by_text("Saved.").wait_for()
+    page.get_by_text("Saved:").wait_for()
 
 
 def test_strokes_are_kept_while_other_images_are_open_and_leaving_asks(page):
@@ -197,18 +213,69 @@ def test_strokes_are_kept_while_other_images_are_open_and_leaving_asks(page):
     assert asked == ["beforeunload"]
 
 
+def test_stroke_ends_with_its_image(page):
+    before = bars(page)
+    page.locator("#canvas").focus()
+    for key in ("m", "Space", "ArrowLeft", "PageDown"):  # a box with one corner
+        page.keyboard.press(key)
+    page.wait_for_selector("#rows[aria-busy=false] li")
+    assert page.locator("#name").text_content().startswith("cat/1.png")
+    assert page.evaluate("document.activeElement.id") == "canvas"
+    page.keyboard.press("PageUp")
+    assert bars(page) == before
+    assert page.get_by_role("button", name="Undo").is_disabled()
+
+
+def test_wide_image_is_painted_where_the_pointer_is(model, photos, edits, browser):
+    Image.new("RGB", (512, 64)).save(photos / "cat/0.png")
+    with serving(Session(model, photos, edits, name="small")) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.goto(address)
+        bars(page)
+        page.keyboard.press("Delete")
+        page.keyboard.press("m")
+        drag(page, (0, 0), (0.5, 0.5))
+        page.keyboard.press("Control+s")
+        page.get_by_text("Saved:").wait_for()
+        page.close()
+    expected = torch.zeros(1, 16, 16)
+    expected[:, :8, :8] = 1
+    assert torch.allclose(Edits(edits)["cat/0.png"], expected, atol=0.1)
+
+
+def test_mask_of_the_image_replaces_the_map_of_the_task(photos, edits, browser, tmp_path):
+    model = wrap_backbone("timm/test_resnet", tasks=2).eval()
+    model.preprocessing, model.classes = PREPARATION, ("smiles", "glasses")
+    (tmp_path / "masks/cat").mkdir(parents=True)
+    Image.new("L", (64, 48), 0).save(tmp_path / "masks/cat/0.png")
+    session = Session(model, photos, edits, name="tasks", masks=tmp_path / "masks")
+    with serving(session) as address:
+        page = browser.new_page()
+        page.goto(address)
+        bars(page)
+        assert not page.get_by_label("Show the map of the class").is_visible()
+        page.get_by_role("button", name="glasses").click()
+        page.get_by_role("button", name="Start from the mask").click()
+        page.wait_for_selector("#undo[aria-disabled=false]")
+        page.keyboard.press("Control+s")
+        page.get_by_text("Saved:").wait_for()
+        page.close()
+    edited, own = Edits(edits)["cat/0.png"], Edits(edits).original("cat/0.png")
+    assert edited[1].max() == 0 < own[1].max()
+    assert torch.allclose(edited[0], own[0], atol=1e-6)
+
+
 def test_broken_image_is_shown_as_such(page):
     page.locator("#strip button", has_text="z.png").click()
     page.get_by_role("alert").get_by_text("cannot be read").wait_for()
     assert page.get_by_role("button", name="Fill").is_disabled()
     assert not page.locator("#canvas").is_visible()
     open_image(page, "dog/0.png")
-    page.wait_for_selector("#rows li")
     assert not page.get_by_role("alert").is_visible()
 
 
 def test_images_are_sorted(page, session):
-    page.get_by_text("all images predicted").wait_for()
+    page.get_by_text("images edited").wait_for()
     names = [session.names[index] for index in range(4)]
     confidence = {name: session.predict(i).softmax(dim=0).max().item() for i, name in enumerate(names)}
     page.get_by_label("Sort by").select_option("least confident")
@@ -216,8 +283,8 @@ def test_images_are_sorted(page, session):
     assert shown == [*sorted(names, key=confidence.get), "z.png"]
     page.get_by_label("Sort by").select_option("mistakes first")
     verdicts = page.locator("#strip .verdict").all_text_contents()
-    assert verdicts == sorted(verdicts, reverse=True)
-    assert "mistake" in verdicts
+    assert [bool(verdict) for verdict in verdicts] == sorted(map(bool, verdicts), reverse=True)
+    assert "is cat" in verdicts
 
 
 def test_small_window_holds_the_page_and_a_finger_paints(open_page):
@@ -236,6 +303,7 @@ def test_reading_alone_has_no_button_to_save(model, photos, edits, browser):
         page.goto(address)
         page.wait_for_selector("#rows li")
         assert not page.locator("#save").is_visible()
+        assert page.get_by_text("Read only").is_visible()
         assert page.locator("#undo").is_enabled()  # back to the network's own map
         page.close()
 

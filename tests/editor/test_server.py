@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
+import socket
 import time
 
 import pytest
 import torch
 from editing_page import PREPARATION, client_of
-from experiments.common.browser import TOKEN
+from experiments.common.browser import TOKEN, serving
 from starlette.testclient import TestClient
 
 from abn import Preprocessing, abn_cifar_resnet, wrap_backbone
@@ -75,7 +77,7 @@ def test_map_of_any_class_is_shown(client, model, photos):
 
 
 def test_pictures_show_what_the_network_sees(client, photos):
-    for kind, size in (("picture", (768, 576)), ("thumbnail", (96, 72))):
+    for kind, size in (("picture", (1024, 768)), ("thumbnail", (96, 72))):
         answer = client.get(f"/api/images/0/{kind}?token={TOKEN}")
         (photos.parent / "seen.jpg").write_bytes(answer.content)
         assert read_image(photos.parent / "seen.jpg").size == size
@@ -131,6 +133,17 @@ def test_full_disk_is_told_and_loses_nothing(client, edits, monkeypatch):
     assert torch.allclose(Edits(edits)["cat/0.png"], torch.tensor(first))
 
 
+def test_full_disk_while_the_manifest_is_written_loses_nothing(client, edits, monkeypatch):
+    save(client, first := right_half(client))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("abn.edits._write_manifest", full)
+    assert save(client, own_maps(client).tolist(), revision=1).status_code == 507
+    assert torch.allclose(Edits(edits)["cat/0.png"], torch.tensor(first))
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -142,6 +155,7 @@ def test_full_disk_is_told_and_loses_nothing(client, edits, monkeypatch):
         (b'{"maps": [[[1, 2], [3]]]}', "no maps"),
         (b'{"maps": [[[0.5]]]}', "shape (1, 1, 1), expected (1, 16, 16)"),
         (json.dumps({"maps": [[[float("nan")] * 16] * 16]}).encode(), "nan"),
+        (b'{"maps": [[[' + b"9" * 400 + b"]]]}", "no maps"),
         (json.dumps({"maps": [[[2.0] * 16] * 16]}).encode(), "from 2 to 2"),
     ],
 )
@@ -184,6 +198,37 @@ def test_broken_image_is_told(client, kind):
     assert "z.png cannot be read as an image" in answer.json()["error"]
 
 
+def test_image_that_was_replaced_is_seen_anew(client, photos):
+    before = own_maps(client)
+    (photos / "cat/0.png").write_bytes((photos / "dog/0.png").read_bytes())
+    os.utime(photos / "cat/0.png", (0, 0))
+    assert torch.equal(own_maps(client), own_maps(client, 2))
+    assert not torch.equal(own_maps(client), before)
+
+
+def test_names_that_cannot_be_kept_are_told(model, photos, edits, caplog):
+    (photos / "cat/0.png").rename(photos / "cat/10:30.png")
+    (photos / "dog/0.png").rename(photos / "dog" / os.fsdecode(b"caf\xe9.png"))
+    client = client_of(Session(model, photos, edits, name="small"))
+    assert "1 images are left out: names such as" in caplog.text
+    names = [image["name"] for image in client.get("/api/folder").json()["images"]]
+    assert names == ["cat/1.png", "cat/10:30.png", "unknown/0.png", "z.png"]
+    index = names.index("cat/10:30.png")
+    assert "cannot be saved" in client.get(f"/api/images/{index}").json()["problem"]
+
+
+def test_edits_that_come_to_lie_elsewhere_are_not_shown(client, edits):
+    save_edit(edits, "cat/0.png", torch.ones(1, 7, 7), preprocessing=Preprocessing())
+    answer = client.get("/api/images/0")
+    assert (answer.status_code, "another part of each image" in answer.json()["error"]) == (422, True)
+
+
+def test_file_in_place_of_the_folder_of_edits_is_told(model, photos, edits):
+    edits.write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file, expected a folder for the edits"):
+        Session(model, photos, edits, name="small")
+
+
 def test_vanished_image_is_told(client, photos):
     (photos / "dog/0.png").unlink()
     answer = client.get("/api/images/2")
@@ -209,6 +254,17 @@ def test_only_the_page_itself_may_ask(client, headers, status):
     assert client.get("/api/folder", headers=headers).status_code == status
 
 
+def test_host_that_holds_a_path_does_not_pass_for_the_page(session):
+    with serving(session) as address:
+        port = int(address.split(":")[2].split("/")[0])
+        for host in (f"127.0.0.1:{port}/x?", f"127.0.0.1:{port}#", "127.0.0.1/static/"):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(
+                    f"GET /api/folder HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+                )
+                assert b"cat/0.png" not in connection.makefile("rb").read()
+
+
 def test_page_needs_no_token_and_holds_no_secret(session):
     client = TestClient(create_app(session, TOKEN, ["127.0.0.1"]), base_url="http://127.0.0.1")
     answer = client.get("/")
@@ -221,7 +277,7 @@ def test_page_needs_no_token_and_holds_no_secret(session):
 
 
 def test_open_host_lets_any_name_ask(session):
-    client = TestClient(create_app(session, TOKEN, ["0.0.0.0"]), base_url="http://a.lab.example")
+    client = TestClient(create_app(session, TOKEN, ["*"]), base_url="http://a.lab.example")
     assert client.get("/api/folder").status_code == 403
     assert client.get("/api/folder", headers={"X-Token": TOKEN}).status_code == 200
 
@@ -291,6 +347,21 @@ def test_each_task_has_its_map_and_its_answer(classes, photos, edits):
             assert row[when]["class"] == (int(scores.argmax()) if classes else None)
     assert save(client, maps.tolist()).status_code == 200
     assert Edits(edits)["cat/0.png"].shape == maps.shape
+
+
+def test_image_without_an_answer_stops_no_other(session, monkeypatch):
+    predict = session.predict
+    monkeypatch.setattr(
+        session, "predict", lambda index: predict(index) * (float("nan") if index == 1 else 1)
+    )
+    with client_of(session) as client:
+        for _ in range(1000):
+            known = client.get("/api/predictions?start=0").json()["predictions"]
+            if len(known) == 5:
+                break
+            time.sleep(0.01)
+    assert "not a number" in known[1]["error"]
+    assert "prediction" in known[2]
 
 
 def test_all_images_are_predicted_while_nobody_paints(session):

@@ -72,7 +72,7 @@ def answer_times(build: partial[nn.Module]) -> dict[str, list[float]]:
             page = chromium.new_page()
             page.goto(address)
             answer(page)
-            page.get_by_text("all images predicted").wait_for()
+            page.get_by_text("images edited").wait_for()
             page.evaluate(WATCH)
             for number in range(IMAGES):
                 begin = page.evaluate("performance.now()")
@@ -121,7 +121,7 @@ def draw(path: Path) -> None:
         with serving(session) as address, browser() as chromium:
             page = chromium.new_page(viewport={"width": 1280, "height": 860})
             page.goto(address)
-            page.get_by_text("all images predicted").wait_for(timeout=120_000)
+            page.get_by_text("images edited").wait_for(timeout=120_000)
             page.get_by_label("Sort by").select_option("mistakes first")
             page.locator("#strip button").first.click()
             answer(page)
@@ -129,7 +129,7 @@ def draw(path: Path) -> None:
             page.keyboard.press("Delete")
             paint(page, task.test.masks[int(Path(name).stem)])
             page.keyboard.press("Control+s")
-            page.get_by_text("Saved.").wait_for()
+            page.get_by_text("Saved:").wait_for()
             page.mouse.move(0, 0)
             page.screenshot(path=path)
 

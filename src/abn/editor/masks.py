@@ -1,11 +1,12 @@
 """Masks of objects from which an edit can start: pictures in a folder, or a file in COCO's format."""
 
-import contextlib
-import io
 import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,106 +15,125 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from abn.images import files_in, is_image
-from abn.preprocessing import Preprocessing
+from abn.preprocessing import LONGEST, Preprocessing
 
 
-class Masks(Protocol):
-    """Masks by the names of their images, such as ``"cat/1.jpg"``."""
+class PictureMasks:
+    """Masks as pictures, named like their images up to the ending. See :func:`find_masks`."""
 
-    def __contains__(self, name: str) -> bool: ...
-
-    def read(self, name: str) -> Image.Image:
-        """Returns the mask, in the mode ``"L"``: 0 outside the object, 255 on it.
-
-        Raises:
-            OSError, ValueError: If the mask cannot be read.
-        """
-
-
-def find_masks(source: Path) -> Masks:
-    """Returns the masks in a folder, or in a file in COCO's format.
-
-    Args:
-        source: A folder of pictures, named like the images up to the ending: ``cat/1.png`` belongs to
-            ``cat/1.jpg``. They are white on the object. In pictures with a palette, and in pictures of zeros
-            and ones, 0 is the background. Or a ``.json`` file of annotations with segmentations, as COCO,
-            CVAT and Label Studio write it. All objects of an image make one mask.
-
-    Raises:
-        FileNotFoundError: If there is no such file or folder, or the folder holds no picture.
-        ValueError: If the file is not in COCO's format.
-    """
-    if source.is_dir():
-        return FolderMasks(source)
-    if source.is_file():
-        return CocoMasks(source)
-    raise FileNotFoundError(f"there is no folder and no file {source}, expected masks")
-
-
-class FolderMasks:
-    """Masks as pictures in a folder."""
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
         pictures = [path for path in files_in(folder) if is_image(path)]
-        self._files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in pictures}
-        if not self._files:
-            raise FileNotFoundError(f"there is no picture in {folder}, expected masks")
+        files = {_stem(path.relative_to(folder).as_posix()): path for path in pictures}
+        self._files = {name: files[_stem(name)] for name in names if _stem(name) in files}
+
+    def __len__(self) -> int:
+        return len(self._files)
 
     def __contains__(self, name: str) -> bool:
-        return _stem(name) in self._files
+        return name in self._files
 
     def read(self, name: str) -> Image.Image:
-        path = self._files[_stem(name)]
+        """Returns the mask of an image in the mode ``"L"``: 255 on the object, 0 outside.
+
+        Raises:
+            OSError: If the picture cannot be read.
+            ValueError: If it is not white on the object.
+        """
+        path = self._files[name]
         try:
             with Image.open(path) as picture:
-                mask = ImageOps.exif_transpose(picture)
-                values = np.asarray(mask if mask.mode == "P" else mask.convert("L"))
+                mask = ImageOps.exif_transpose(picture).convert("RGBA")
         except Exception as error:  # a decoder may fail in any way
             raise OSError(f"the mask {path} cannot be read: {error}") from error
-        if mask.mode == "P" or values.max() <= 1:
-            values = (values > 0) * np.uint8(255)
+        pixels = np.asarray(Image.alpha_composite(Image.new("RGBA", mask.size, "black"), mask))[..., :3]
+        if np.ptp(pixels, axis=2).max() > _GRAY or picture.mode == "P":
+            return Image.fromarray(pixels.any(axis=2) * np.uint8(255))  # a colour for each object
+        values = pixels[..., 0]
+        if values.max() == 1:
+            values = values * np.uint8(255)
+        if values.max() not in (0, *range(255 - _GRAY, 256)):
+            raise ValueError(
+                f"the mask {path} has values up to {values.max()}, expected 255, white, on the object; or 1"
+            )
         return Image.fromarray(values)
 
 
-class CocoMasks:
-    """Masks of the segmentations in a file in COCO's format."""
+_GRAY = 16
+"""Most that the channels of a gray pixel differ, and that white differs from 255, after lossy compression."""
 
-    def __init__(self, file: Path) -> None:
+
+class CocoMasks:
+    """Masks of the segmentations in a file in COCO's format. See :func:`find_masks`."""
+
+    def __init__(self, file: Path, names: Sequence[str]) -> None:
         try:
-            from pycocotools.coco import COCO
-        except ImportError as error:
-            raise ValueError("COCO's format is read by pycocotools: pip install pycocotools") from error
-        self._coco = COCO()
-        try:
-            self._coco.dataset = json.loads(file.read_bytes())
-            with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
-                self._coco.createIndex()
-            known = {entry["file_name"]: number for number, entry in self._coco.imgs.items()}
-            self._numbers: dict[str, Any] = {str(name): known[name] for name in known}
+            content = json.loads(file.read_bytes())
+            images = {entry["id"]: entry for entry in content["images"]}
+            known = {number: str(entry["file_name"]).replace("\\", "/") for number, entry in images.items()}
+            annotations = [each for each in content["annotations"] if each.get("segmentation")]
+            of_file: dict[str, list[Any]] = defaultdict(list)
+            for each in annotations:
+                of_file[known[each["image_id"]]].append((images[each["image_id"]], each["segmentation"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{file} is not in COCO's format: {error!r}") from error
-        if not self._numbers:
-            raise ValueError(f"{file} names no image, expected annotations in COCO's format")
+        self._objects: Mapping[str, Any] = _matched(of_file, names)
+
+    def __len__(self) -> int:
+        return len(self._objects)
 
     def __contains__(self, name: str) -> bool:
-        return self._number(name) in self._coco.imgToAnns
+        return name in self._objects
 
     def read(self, name: str) -> Image.Image:
-        number = self._number(name)
+        """Returns the union of the objects of an image, as :meth:`PictureMasks.read` does.
+
+        Raises:
+            ValueError: If a segmentation is unsound.
+        """
         try:
-            masks = [self._coco.annToMask(annotation) for annotation in self._coco.imgToAnns[number]]
-            union = np.bitwise_or.reduce(masks) > 0
-        except Exception as error:  # pycocotools may fail in any way on unsound annotations
+            from pycocotools import mask
+        except ImportError as error:
+            raise ValueError("COCO's format is read by pycocotools: pip install pycocotools") from error
+        try:
+            encoded = [
+                _encoded(segmentation, entry["height"], entry["width"])
+                for entry, segmentation in self._objects[name]
+            ]
+            union = mask.decode(mask.merge(encoded))
+        except Exception as error:  # pycocotools may fail in any way on unsound segmentations
             raise ValueError(f"the segmentations of {name} cannot be read: {error!r}") from error
         return Image.fromarray(union * np.uint8(255))
 
-    def _number(self, name: str) -> Any:
-        """Returns the number of an image, which the file may name with its folder or without."""
-        return self._numbers.get(name, self._numbers.get(name.rpartition("/")[2]))
+
+Masks = PictureMasks | CocoMasks
 
 
-def _stem(name: str) -> str:
-    return Path(name).with_suffix("").as_posix()
+def find_masks(source: Path, names: Sequence[str]) -> Masks:
+    """Finds masks of images in a folder, or in a file in COCO's format.
+
+    Args:
+        source: A folder of pictures, named like the images up to the ending: ``cat/1.png`` belongs to
+            ``cat/1.jpg``. They are white on the object; or have a colour for each object, on black; or hold
+            ones on the object. Or a ``.json`` file of annotations with segmentations, as COCO, CVAT and Label
+            Studio write it. All objects of an image make one mask.
+        names: Names of the images.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If the file is not in COCO's format, or no image has a mask.
+    """
+    masks: Masks
+    if source.is_dir():
+        masks = PictureMasks(source, names)
+    elif source.is_file():
+        masks = CocoMasks(source, names)
+    else:
+        raise FileNotFoundError(f"there is no folder and no file {source}, expected masks")
+    if not masks:
+        raise ValueError(
+            f"{source} has no mask of any of {len(names)} images, such as {names[0]}: are they named alike?"
+        )
+    return masks
 
 
 def to_map(
@@ -133,12 +153,54 @@ def to_map(
     Raises:
         ValueError: If the mask has other proportions than the image.
     """
-    if abs(mask.width * size[1] - mask.height * size[0]) > max(*mask.size, *size):
+    across, down = (side / length for side, length in zip(mask.size, size, strict=True))
+    if max(abs(mask.height - across * size[1]), abs(mask.width - down * size[0])) > 1:
         raise ValueError(
             f"the mask has {mask.width} × {mask.height} pixels, expected the proportions of the image, "
             f"{size[0]} × {size[1]}"
         )
     black_around = replace(preprocessing, mean=(0.0, 0.0, 0.0))
-    seen = transforms.pil_to_tensor(black_around.view(mask))[:1] / 255
-    shares: Tensor = F.adaptive_avg_pool2d(seen, grid)
+    seen = black_around.view(mask.resize(size, Image.Resampling.NEAREST))
+    shares: Tensor = F.adaptive_avg_pool2d(transforms.pil_to_tensor(seen)[:1] / 255, grid)
     return shares
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _matched(of_file: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Finds the entry of each image by its name, or by its name without folders if that is the only one."""
+    bare = {file.rpartition("/")[2]: file for file in of_file}
+    files = Counter(file.rpartition("/")[2] for file in of_file)
+    images = Counter(name.rpartition("/")[2] for name in names)
+    matched = {}
+    for name in names:
+        last = name.rpartition("/")[2]
+        if name in of_file:
+            matched[name] = of_file[name]
+        elif files[last] == images[last] == 1:
+            matched[name] = of_file[bare[last]]
+    return matched
+
+
+def _encoded(segmentation: Any, height: Any, width: Any) -> Any:
+    """Encodes a segmentation as pycocotools does. Checks it first: pycocotools crashes on unsound numbers."""
+    from pycocotools import mask
+
+    if not all(isinstance(side, int) and 0 < side <= LONGEST for side in (height, width)):
+        raise ValueError(f"an image of {width} × {height} pixels, expected sides of 1 to {LONGEST}")
+    if isinstance(segmentation, dict):
+        counts, size = segmentation["counts"], segmentation["size"]
+        if list(size) != [height, width]:
+            raise ValueError(f"runs for {size}, expected {[height, width]}")
+        if isinstance(counts, str):
+            return {"counts": counts.encode(), "size": [height, width]}
+        if min(counts) < 0 or sum(counts) != height * width:
+            raise ValueError(f"runs of {sum(counts)} pixels, expected {height * width}")
+        return mask.frPyObjects(segmentation, height, width)
+    longest = 10 * max(height, width)  # a polygon may go beyond the image
+    for polygon in segmentation:
+        if len(polygon) < 6 or not all(math.isfinite(value) and abs(value) <= longest for value in polygon):
+            raise ValueError("a polygon of fewer than three points, or far outside the image")
+    return mask.merge(mask.frPyObjects(segmentation, height, width))

@@ -43,8 +43,10 @@ class Predictions:
         session = self.session
         try:
             logits = session.predict(index)
-        except (OSError, ValueError, RuntimeError) as error:
-            return {"error": str(error)}
+        except Exception as error:  # one image must not stop the others
+            return {"error": str(error) or type(error).__name__}
+        if not logits.isfinite().all():
+            return {"error": "the network's answer is not a number"}
         if not session.of_classes:
             return {}
         confidence, number = logits.softmax(dim=0).max(dim=0)

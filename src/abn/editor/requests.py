@@ -46,7 +46,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != headers.get("host"):
             return f"asked for by a page of {origin}"
-        if not request.url.path.startswith("/api/"):
+        if not request.scope["path"].startswith("/api/"):  # not request.url, which holds the Host header
             return None
         known = headers.get("x-token") or request.query_params.get("token") or ""
         if not secrets.compare_digest(known.encode(), self.token.encode()):
@@ -74,7 +74,7 @@ def maps_in(body: dict[str, Any]) -> Tensor:
     """Returns the maps of a request as a tensor, of any shape."""
     try:
         return torch.tensor(body["maps"], dtype=torch.float32)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"the request holds no maps (T, h, w): {error!r}") from error
 
 

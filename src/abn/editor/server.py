@@ -5,6 +5,7 @@ Images are asked for by their number, never by a path.
 """
 
 import errno
+import ipaddress
 import secrets
 import socket
 import threading
@@ -50,7 +51,10 @@ def serve(session: Session, *, host: str, port: int, open_browser: bool) -> None
 
     Raises:
         OSError: If the port is taken, or there is no such interface.
+        ValueError: If the host is empty.
     """
+    if not host:
+        raise ValueError("host is empty, expected the address of a network interface, such as 127.0.0.1")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
@@ -58,9 +62,10 @@ def serve(session: Session, *, host: str, port: int, open_browser: bool) -> None
         raise OSError(f"cannot listen on {host}, port {port}: {error}; --port takes another") from error
     token = secrets.token_urlsafe(16)
     named = f"[{host}]" if ":" in host else host
-    address = f"http://{named}:{listening.getsockname()[1]}/?token={token}"
+    shown = socket.gethostname() if _is_any(host) else named
+    address = f"http://{shown}:{listening.getsockname()[1]}/?token={token}"
     print(f"{len(session.paths)} images, edits in {session.out}: {address}\nCtrl-C ends.", flush=True)
-    app = create_app(session, token, hosts=[*LOCAL, named])
+    app = create_app(session, token, hosts=["*"] if _is_any(host) else [*LOCAL, named])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     if open_browser:  # may take seconds; the page waits until the server listens
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
@@ -73,7 +78,7 @@ def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
     Args:
         session: The network, its images and their edits.
         token: What whoever asks must know.
-        hosts: Names under which the page may be asked for. ``"0.0.0.0"`` or ``"[::]"`` stands for any name.
+        hosts: Names under which the page may be asked for. ``"*"`` stands for any name.
     """
     predictions = Predictions(session)
     most = session.shape[0] * session.shape[1] * session.shape[2] * _BYTES_PER_VALUE + 1024
@@ -160,9 +165,8 @@ def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
         Route(f"{of_image}/edit", save, methods=["PUT"]),
         Route(f"{of_image}/edit", remove, methods=["DELETE"]),
     ]
-    any_host = {"0.0.0.0", "[::]"} & set(hosts)
     middleware = [
-        Middleware(TrustedHostMiddleware, allowed_hosts=["*"] if any_host else hosts),
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
         Middleware(Guard, token=token),
     ]
     kinds = (HTTPException, OSError, ValueError, TypeError, KeyError, ReadOnlyError)
@@ -185,6 +189,14 @@ def _failure(_: Request, error: Exception) -> Response:
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         status = HTTPStatus.INSUFFICIENT_STORAGE
     return JSONResponse({"error": text}, status_code=status)
+
+
+def _is_any(host: str) -> bool:
+    """Tells whether a host stands for all network interfaces."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:  # a name
+        return False
 
 
 def _colors(name: str) -> list[list[int]]:

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from abn.editor.masks import Masks, to_map
-from abn.edits import MANIFEST, Edits, remove_edit, save_edit
-from abn.images import read_image
+from abn.editor.masks import find_masks, to_map
+from abn.edits import MANIFEST, Edits, checked_name, remove_edit, save_edit
+from abn.images import image_paths, read_image
 from abn.modules.inputs import check_range, resize_maps
 from abn.modules.maps import MAPS
 from abn.network import ABN
-from abn.visualize.folder import image_paths, preprocessing_of
-from abn.visualize.predictions import is_of_classes, names_of, task_values, top5
+from abn.preprocessing import stated_preprocessing
+from abn.visualize.predictions import is_of_classes, label_of, names_of, task_values, top5
 
-PICTURE, THUMBNAIL = 768, 96
+PICTURE, THUMBNAIL = 1024, 96
 """Pixels of the longer side of the image on the page, and of the image in the list."""
 _REMEMBERED = 16
 """Number of images whose features are kept."""
@@ -51,13 +51,14 @@ class Session:
         source: An image, or a folder, which is searched with all its subfolders.
         out: Folder of the edits. Made with the first edit.
         name: Name of the network, for the manifest of the edits.
-        masks: Masks from which an edit can start.
+        masks: Masks from which an edit can start, see :func:`abn.editor.masks.find_masks`.
         read_only: Whether edits are refused.
 
     Raises:
-        FileNotFoundError: If the source does not exist, or holds no image.
-        ValueError: If the maps of this network have no bounds, if the network does not run on RGB images
-            prepared for it, or if the edits in ``out`` are damaged or lie over another part of the images.
+        FileNotFoundError: If the source does not exist, or holds no image, or there are no masks.
+        NotADirectoryError: If ``out`` is a file.
+        ValueError: If no image has a mask, the network's maps have no bounds, the network does not run on RGB
+            images prepared for it, or the edits in ``out`` are damaged or lie over another part of images.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Session:
         out: Path,
         *,
         name: str,
-        masks: Masks | None = None,
+        masks: Path | None = None,
         read_only: bool = False,
     ) -> None:
         kind = MAPS.get(getattr(model.attention_branch, "map", ""))
@@ -76,24 +77,20 @@ class Session:
                 f"the maps of this network ({kind.name!r}) have no bounds, expected maps from 0 to 1, on "
                 "which one can paint"
             )
-        self.model, self.out, self.name, self.masks, self.read_only = (
-            model.eval(),
-            out,
-            name,
-            masks,
-            read_only,
-        )
+        self.model, self.out, self.name, self.read_only = model.eval(), out, name, read_only
         self.root = source if source.is_dir() else source.parent
         self.paths = image_paths(source, out)
         self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
-        self.preprocessing = preprocessing_of(model)
-        edits = self.edits()
-        if edits is not None:
-            edits.check_same_part(self.preprocessing)
+        self.preprocessing = stated_preprocessing(model)
+        self.masks = None if masks is None else find_masks(masks, self.names)
+        if out.exists() and not out.is_dir():
+            raise NotADirectoryError(f"{out} is a file, expected a folder for the edits")
+        self.edits()  # raises its errors
         self._device = next(model.parameters()).device
         self._model_lock = threading.Lock()
         self._asked = 0.0
-        self.seen = lru_cache(_REMEMBERED)(self._see)
+        self._reading = threading.Semaphore(2)  # a photograph may take much memory while it is read
+        self._see_once = lru_cache(_REMEMBERED)(self._see)
         try:
             blank = self._run(torch.zeros(3, *self.preprocessing.size))
         except RuntimeError as error:
@@ -109,8 +106,7 @@ class Session:
 
     def label(self, index: int) -> str | None:
         """The class of an image, if it lies in a folder that has the name of a class."""
-        first, *others = self.names[index].split("/")
-        return first if others and self.of_classes and first in (self.model.classes or ()) else None
+        return label_of(self.names[index], self.model.classes) if self.of_classes else None
 
     def jpeg(self, index: int, longest: int) -> bytes:
         """Returns the part of an image that the network sees, as a JPEG file.
@@ -119,7 +115,8 @@ class Session:
             OSError: If the image cannot be read.
         """
         file = io.BytesIO()
-        view = self.preprocessing.view(read_image(self.paths[index]), longest=longest)
+        with self._reading:
+            view = self.preprocessing.view(read_image(self.paths[index]), longest=longest)
         view.save(file, "jpeg", quality=92)
         return file.getvalue()
 
@@ -128,6 +125,10 @@ class Session:
         seen, edits = self.seen(index), self.edits()
         name = self.names[index]
         edit, problem = None, None
+        try:
+            checked_name(name)
+        except ValueError as error:
+            problem = f"An edit of this image cannot be saved: {error}"
         if edits is not None and name in edits:
             try:
                 edit = self._on_grid(edits[name])
@@ -186,7 +187,7 @@ class Session:
             OSError: If the image cannot be read.
             ValueError: If there is no such class, or no such map of this network.
         """
-        image = self.preprocessing(read_image(self.paths[index]))
+        image = self._prepared(index)
         with self._model_lock, torch.inference_mode():
             return _rounded(self.model.class_map(image[None].to(self._device), number)[0].float().cpu())
 
@@ -228,20 +229,36 @@ class Session:
         remove_edit(self.out, self.names[index], replaces=revision)
 
     def edits(self) -> Edits | None:
-        """Reads which edits there are. None before the first one."""
-        return Edits(self.out) if (self.out / MANIFEST).is_file() else None
+        """Reads which edits there are. None before the first one. Raises a ValueError if they do not fit."""
+        if not (self.out / MANIFEST).is_file():
+            return None
+        edits = Edits(self.out)
+        edits.check_same_part(self.preprocessing)
+        return edits
 
     def idle(self) -> float:
         """Returns for how many seconds nobody has asked for an answer."""
         return time.monotonic() - self._asked
 
-    def _see(self, index: int) -> Seen:
+    def seen(self, index: int) -> Seen:
+        """Returns the network's view of an image. Raises an OSError if the image cannot be read."""
+        try:
+            changed = self.paths[index].stat().st_mtime
+        except OSError as error:
+            raise OSError(f"{self.paths[index]} cannot be read as an image: {error}") from error
+        return self._see_once(index, changed)
+
+    def _see(self, index: int, changed: float) -> Seen:
         self._asked = time.monotonic()
-        return self._run(self.preprocessing(read_image(self.paths[index])))
+        return self._run(self._prepared(index))
+
+    def _prepared(self, index: int) -> Tensor:
+        with self._reading:
+            return self.preprocessing(read_image(self.paths[index]))
 
     def predict(self, index: int) -> Tensor:
         """Returns the logits of an image, and keeps nothing. Raises an OSError if it cannot be read."""
-        return self._run(self.preprocessing(read_image(self.paths[index]))).logits
+        return self._run(self._prepared(index)).logits
 
     def _run(self, image: Tensor) -> Seen:
         with self._model_lock, torch.inference_mode():

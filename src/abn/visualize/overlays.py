@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from abn.images import as_rgb
-from abn.visualize.panels import tile, with_text
+from abn.visualize.panels import padded, tile, with_text
 
 Sign = Literal["positive", "negative", "both"]
 
@@ -60,7 +60,7 @@ def overlay(
 
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}, expected 0 to 1")
-    colormap = colormap or _default_colormap(sign)
+    colormap = colormap or default_colormap(sign)
     if not isinstance(colormap, str) or colormap not in matplotlib.colormaps:
         raise ValueError(f"colormap is {colormap!r}, expected a name in matplotlib.colormaps, such as 'jet'")
     _check_sign(sign, rescale)
@@ -111,7 +111,7 @@ def grid(
             overlay(image, attention_map, opacity=panel_opacity, **overlay_arguments)
             for panel_opacity in (0, 1, opacity)  # image, map, overlay
         ]
-        column = tile([_padded(panel, panel_size) for panel in panels], columns=1)
+        column = tile([padded(panel, panel_size) for panel in panels], columns=1)
         columns.append(with_text(column, [] if captions is None else [str(captions[index])], above=True))
     return tile(columns, len(columns))
 
@@ -160,21 +160,16 @@ def task_grid(
             "label per task"
         )
     _check_sign(sign, overlay_arguments.get("rescale", False))
-    colormap = colormap or _default_colormap(sign)
+    colormap = colormap or default_colormap(sign)
     if sign is not None:
         attention_maps = _of_sign(attention_maps.float(), sign)
     plain = overlay(image, torch.zeros(1, 1), **{**overlay_arguments, "opacity": 0, "rescale": False})
     overlays = [overlay(image, one_map, colormap=colormap, **overlay_arguments) for one_map in attention_maps]
     panels = [
-        with_text(_padded(panel, panel_size), [str(label)], above=True)
+        with_text(padded(panel, panel_size), [str(label)], above=True)
         for panel, label in zip([plain, *overlays], ["", *labels], strict=True)
     ]
     return tile(panels, min(columns, len(panels)))
-
-
-def _padded(panel: Image.Image, size: int) -> Image.Image:
-    """Fits a panel into a white square, and keeps its proportions."""
-    return ImageOps.pad(panel, (size, size), color="white")
 
 
 def _pixels(image: Image.Image | Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
@@ -231,17 +226,24 @@ def _values(attention_map: Tensor, size: torch.Size, rescale: bool, sign: Sign |
         )
     if (rescale or sign) and not high - low < float("inf"):
         raise ValueError(f"attention_map has values from {low:.3g} to {high:.3g}, expected finite ones")
-    if sign is not None:
-        values = _of_sign(values, sign)
-    if rescale:
-        if high - low < 1e-2:
-            warnings.warn(
-                f"the map is nearly constant ({low:.4g} to {high:.4g}): rescaled, it shows rounding and "
-                "noise, not attention",
-                stacklevel=3,
-            )
-        values = (values - low) / max(high - low, 1e-12)
+    if rescale and high - low < 1e-2:
+        warnings.warn(
+            f"the map is nearly constant ({low:.4g} to {high:.4g}): rescaled, it shows rounding and "
+            "noise, not attention",
+            stacklevel=3,
+        )
+    values = over_colors(values, rescale, sign)
     return F.interpolate(values, size=size, mode="bilinear").clamp(0, 1)[0, 0]
+
+
+def over_colors(maps: Tensor, rescale: bool, sign: Sign | None) -> Tensor:
+    """Scales maps so that 0 to 1 stand for the colours, see :func:`overlay`. Several are scaled as one."""
+    if sign is not None:
+        maps = _of_sign(maps, sign)
+    if rescale:
+        low, high = maps.min(), maps.max()
+        maps = (maps - low) / (high - low).clamp(min=1e-12)
+    return maps
 
 
 def _check_sign(sign: str | None, rescale: bool) -> None:
@@ -251,7 +253,7 @@ def _check_sign(sign: str | None, rescale: bool) -> None:
         )
 
 
-def _default_colormap(sign: Sign | None) -> str:
+def default_colormap(sign: Sign | None) -> str:
     return "bwr" if sign == "both" else "jet"
 
 

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 GAP = 8
 """Pixels between panels."""
+
+
+def padded(panel: Image.Image, size: int) -> Image.Image:
+    """Fits a panel into a white square, and keeps its proportions."""
+    return ImageOps.pad(panel, (size, size), color="white")
 
 
 def tile(panels: Sequence[Image.Image], columns: int) -> Image.Image:

@@ -36,3 +36,9 @@ def names_of(logits: Tensor, names: Sequence[str] | None, *, tasks: bool = False
     """Returns the names of the classes or tasks, or their numbers if the names are not known."""
     count, kind = logits.shape[-1], "task" if tasks else "class"
     return names if names and len(names) == count else [f"{kind} {number}" for number in range(count)]
+
+
+def label_of(image: str, classes: Sequence[str] | None) -> str | None:
+    """Returns the name of the folder of an image, if it is the name of a class: "cat" of ``"cat/1.jpg"``."""
+    folder, *others = image.split("/")
+    return folder if others and folder in (classes or ()) else None

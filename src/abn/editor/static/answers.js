@@ -18,10 +18,18 @@ export function showAnswer(list, rows, { ofClasses, chosen, choose }) {
     for (const when of ["before", "after"]) {
       const { value } = row[when];
       const share = isShare ? value : Math.abs(value) / most;
-      item.querySelector(`.bar.${when}`).style.width = `${100 * share}%`;
+      const bar = item.querySelector(`.bar.${when}`);
+      bar.style.width = `${100 * share}%`;
+      bar.classList.toggle("negative", !isShare && value < 0);
       item.querySelector(`.value.${when}`).textContent = text(row[when], isShare);
     }
   });
+}
+
+/** Returns the class of highest probability in one line: before and, if it is another one, after. */
+export function verdict(rows) {
+  const best = (when) => rows.reduce((one, other) => (other[when].value > one[when].value ? other : one)).name;
+  return best("before") === best("after") ? best("before") : `${best("before")} → ${best("after")}`;
 }
 
 function text({ value, class: number }, isShare) {
@@ -34,7 +42,9 @@ function emptyRow() {
   const item = document.createElement("li");
   item.innerHTML = `
     <button type="button" class="name"></button>
-    <span class="track"><span class="bar before"></span></span><span class="value before"></span>
-    <span class="track"><span class="bar after"></span></span><span class="value after"></span>`;
+    <span class="track"><span class="spoken">before</span><span class="bar before"></span></span>
+    <span class="value before"></span>
+    <span class="track"><span class="spoken">with your map</span><span class="bar after"></span></span>
+    <span class="value after"></span>`;
   return item;
 }

@@ -9,10 +9,10 @@ export class Canvas {
   /**
    * `element` is the canvas. `settings()` returns {shape, adding, size, softness, strength, opacity, colors,
    * showGrid}, with the size as a share of the picture's longer side. `onPaint(map)` is called while one paints,
-   * `onPainted(map)` after each stroke.
+   * `onPainted(map)` after each stroke, `onRefused()` if one paints on a map that only is to be seen.
    */
-  constructor(element, settings, { onPaint, onPainted }) {
-    Object.assign(this, { element, settings, onPaint, onPainted });
+  constructor(element, settings, { onPaint, onPainted, onRefused }) {
+    Object.assign(this, { element, settings, onPaint, onPainted, onRefused });
     this.context = element.getContext("2d");
     this.heat = document.createElement("canvas");
     this.picture = this.map = this.stroke = this.pointer = null;
@@ -23,16 +23,22 @@ export class Canvas {
     element.addEventListener("pointercancel", () => this.cancel());
     element.addEventListener("pointerleave", () => this.movePointer(null));
     element.addEventListener("keydown", (event) => this.onKey(event));
+    element.addEventListener("focus", () => {
+      if (this.picture && element.matches(":focus-visible")) this.movePointer(this.pointer ?? this.middle);
+    });
   }
 
   /** Shows another picture, an HTMLImageElement or null, with a map of rows · columns values. */
   open(picture, rows, columns) {
     this.cancel();
     this.picture = picture;
-    this.element.hidden = picture === null;
-    if (picture === null) return;
+    if (picture === null) {
+      this.context.clearRect(0, 0, this.element.width, this.element.height);
+      return;
+    }
     this.element.width = picture.naturalWidth;
     this.element.height = picture.naturalHeight;
+    this.element.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
     this.grid = { rows, columns, width: picture.naturalWidth, height: picture.naturalHeight };
   }
 
@@ -44,13 +50,23 @@ export class Canvas {
     this.draw();
   }
 
+  /** The centre of the cell in the middle. */
+  get middle() {
+    const { rows, columns, width, height } = this.grid;
+    return [((Math.floor(columns / 2) + 0.5) * width) / columns, ((Math.floor(rows / 2) + 0.5) * height) / rows];
+  }
+
   get radius() {
     const share = this.settings().size / 2;
     return Math.max(share * Math.max(this.grid.width, this.grid.height), cellSize(this.grid) / 2);
   }
 
   begin(point) {
-    if (!this.picture || !this.enabled || this.stroke) return;
+    if (!this.picture || this.stroke) return;
+    if (!this.enabled) {
+      this.onRefused();
+      return;
+    }
     this.stroke = { base: this.map, from: point, last: point, coverage: null };
     this.extend(point);
   }
@@ -112,7 +128,7 @@ export class Canvas {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (!this.picture || event.ctrlKey || event.metaKey) return;
     const { width, height, columns, rows } = this.grid;
-    const point = this.pointer ?? [width / 2, height / 2];
+    const point = this.pointer ?? this.middle;
     if (event.key in steps) {
       const [right, down] = steps[event.key];
       this.movePointer([
@@ -124,7 +140,7 @@ export class Canvas {
       const second = this.stroke !== null;
       this.begin(point);
       if (second || this.settings().shape === "brush") this.end();
-    } else if (event.key === "Escape") {
+    } else if (event.key === "Escape" && this.stroke) {
       this.cancel();
     } else {
       return;
@@ -170,8 +186,8 @@ export class Canvas {
     const { context, pointer: [x, y] } = this;
     const brush = this.settings().shape === "brush";
     this.line(() => {
-      if (brush) context.arc(x, y, this.radius, 0, 2 * Math.PI);
-      for (const [dx, dy] of brush ? [] : [[8, 0], [0, 8]]) {
+      context.arc(x, y, brush ? this.radius : 8, 0, 2 * Math.PI);
+      for (const [dx, dy] of brush ? [] : [[16, 0], [0, 16]]) {
         context.moveTo(x - dx, y - dy);
         context.lineTo(x + dx, y + dy);
       }

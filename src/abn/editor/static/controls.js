@@ -7,8 +7,9 @@ import { listKeys, onKey } from "./keys.js";
 const share = (id) => Number(element(id).value) / 100;
 
 /** Shows a message on the page. */
-export function say(text) {
+export function say(text, failure = false) {
   element("status").textContent = text;
+  element("status").classList.toggle("failure", failure);
 }
 
 /** Returns how one paints, and how the map is drawn. */
@@ -19,7 +20,7 @@ export function settings(colormaps) {
     size: share("size"),
     softness: share("softness"),
     strength: share("strength"),
-    opacity: share("opacity"),
+    opacity: element("hide").checked ? 0 : share("opacity"),
     colors: colormaps[element("colormap").value],
     showGrid: element("grid").checked,
   };
@@ -31,8 +32,11 @@ export function prepare(folder) {
   element("classes").append(...(folder.classMaps ? folder.answers : []).map((name) => new Option(name, name)));
   element("class-choice").hidden = !folder.classMaps;
   element("order").disabled = !folder.ofClasses;
-  element("order").querySelector("[value=mistakes]").disabled = folder.images.every(({ label }) => label === null);
+  const mistakes = element("order").querySelector("[value=mistakes]");
+  mistakes.disabled = folder.images.every(({ label }) => label === null);
+  if (mistakes.disabled) element("order").title = "Mistakes are known if folders are named like the classes.";
   for (const id of ["save", "remove"]) element(id).hidden = folder.readOnly;
+  element("read-only").hidden = !folder.readOnly;
   element("save").title = `Ctrl+S, into ${folder.edits}`;
   listKeys(element("key-list"));
 }
@@ -49,10 +53,16 @@ export function connect(page) {
     invert: () => page.paint(inverted),
     own: () => page.paint((_, own) => own),
     mask: () => page.startFromMask(),
-    back: () => page.refresh(),
+    back: () => page.leaveClass(),
+    previous: () => page.step(-1),
+    next: () => page.step(1),
     help: () => element("keys").showModal(),
   };
-  for (const [id, action] of Object.entries(actions)) element(id).addEventListener("click", action);
+  for (const [id, action] of Object.entries(actions)) {
+    element(id).addEventListener("click", ({ currentTarget }) => {
+      if (currentTarget.ariaDisabled !== "true") action();
+    });
+  }
   for (const slider of document.querySelectorAll("input[type=range]")) {
     const show = () => {
       slider.nextElementSibling.textContent = `${slider.value} %`;
@@ -61,12 +71,12 @@ export function connect(page) {
     slider.addEventListener("input", show);
     show();
   }
-  for (const id of ["colormap", "grid"]) element(id).addEventListener("input", () => page.canvas.draw());
+  for (const id of ["colormap", "grid", "hide"]) element(id).addEventListener("input", () => page.canvas.draw());
   element("order").addEventListener("input", (event) => page.strip.sort(event.target.value));
   element("class").addEventListener("change", (event) => {
     const number = page.folder.answers.indexOf(event.target.value);
     if (number >= 0) page.choose(number);
-    else if (event.target.value) say(`There is no class ${event.target.value}.`);
+    else if (event.target.value) say(`There is no class ${event.target.value}.`, true);
   });
   document.addEventListener("keydown", (event) => onKey(event, page));
   addEventListener("beforeunload", (event) => {
@@ -74,7 +84,7 @@ export function connect(page) {
   });
 }
 
-/** Enables the buttons that can be used now. `can` tells it by their names. */
+/** Enables the buttons that can be used now. `can` tells it by their names. They keep the keyboard's focus. */
 export function enable(can) {
-  for (const [id, usable] of Object.entries(can)) element(id).disabled = !usable;
+  for (const [id, usable] of Object.entries(can)) element(id).ariaDisabled = String(!usable);
 }

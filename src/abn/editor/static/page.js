@@ -1,7 +1,7 @@
 /** The page: opens images, keeps their edits, and joins the parts. */
 
 import * as api from "./api.js";
-import { showAnswer } from "./answers.js";
+import { showAnswer, verdict } from "./answers.js";
 import { Canvas } from "./canvas.js";
 import { connect, enable, prepare, say, settings } from "./controls.js";
 import { element } from "./dom.js";
@@ -18,15 +18,25 @@ class Page {
     this.task = 0;
     this.classShown = null; // number of the class whose map is shown in place of the edit
     this.rows = [];
+    this.loading = true;
+    this.answerFailed = false;
     this.questions = new Latest({
       ask: ({ index, maps }) => api.answer(index, nested(maps, folder.shape)),
-      show: ({ index }, rows) => { if (index === this.index) this.showRows(rows); },
-      fail: (error) => say(error.message),
-      setBusy: (busy) => element("rows").setAttribute("aria-busy", String(busy)),
+      show: ({ index }, rows) => {
+        if (this.answerFailed) say("");
+        this.answerFailed = false;
+        if (index === this.index) this.showRows(rows);
+      },
+      fail: (error) => {
+        this.answerFailed = true;
+        say(error.message, true);
+      },
+      setBusy: (busy) => this.setBusy(busy || this.loading),
     });
     this.canvas = new Canvas(element("canvas"), () => settings(folder.colormaps), {
       onPaint: (map) => this.ask(withMap(this.image.history.current, this.task, map)),
       onPainted: (map) => this.change(withMap(this.image.history.current, this.task, map)),
+      onRefused: () => say(`This is the map of ${folder.answers[this.classShown]}. Go back to the edit to paint.`, true),
     });
     this.strip = new Strip(element("strip"), element("progress"), folder.images, (index) => this.show(index));
   }
@@ -37,13 +47,15 @@ class Page {
   }
 
   async show(index) {
+    this.canvas.open(null); // ends a stroke, which belongs to the image before
     this.index = index;
     this.classShown = null;
+    this.setBusy(this.loading = true);
     this.strip.mark(index);
     element("name").textContent = this.folder.images[index].name;
     element("broken").hidden = true;
-    element("rows").replaceChildren();
-    this.canvas.open(null);
+    element("canvas").hidden = false;
+    element("class").value = "";
     this.update();
     say("Loading …");
     try {
@@ -52,14 +64,27 @@ class Page {
       if (this.index !== index) return;
       const [, rows, columns] = this.folder.shape;
       this.canvas.open(picture, rows, columns);
+      this.loading = false;
       this.refresh();
-      say(image.problem ?? "");
+      say(image.problem ?? "", true);
     } catch (error) {
       if (this.index !== index) return;
-      element("broken").textContent = error.message;
-      element("broken").hidden = false;
-      say("");
+      this.showBroken(error.message);
     }
+  }
+
+  showBroken(message) {
+    element("broken").textContent = message;
+    element("broken").hidden = false;
+    element("canvas").hidden = true;
+    element("rows").replaceChildren();
+    element("verdict").textContent = "";
+    this.setBusy(this.loading = false);
+    say("");
+  }
+
+  setBusy(busy) {
+    element("rows").setAttribute("aria-busy", String(busy));
   }
 
   /** Returns what is known of an image. It is asked for once. */
@@ -90,6 +115,7 @@ class Page {
 
   showRows(rows) {
     this.rows = rows;
+    if (this.folder.ofClasses) element("verdict").textContent = verdict(rows);
     showAnswer(element("rows"), rows, {
       ofClasses: this.folder.ofClasses,
       chosen: this.folder.ofClasses ? this.classShown : this.task,
@@ -100,9 +126,13 @@ class Page {
   /** Shows the map of a class, or lets one paint the map of a task. */
   async choose(number) {
     const { index } = this;
+    say("");
     if (!this.folder.ofClasses) {
+      this.canvas.cancel();
       this.task = number;
       this.refresh();
+    } else if (number === this.classShown) {
+      this.leaveClass();
     } else if (this.folder.classMaps && this.image) {
       await trying(async () => {
         const map = flat(await api.classMap(index, number));
@@ -115,9 +145,18 @@ class Page {
     }
   }
 
+  /** Shows the edit again after the map of a class. */
+  leaveClass() {
+    if (this.classShown === null) return;
+    element("class").value = "";
+    this.refresh();
+    element("canvas").focus();
+  }
+
   /** Makes a new state of the image's maps, which can be undone. */
   change(maps) {
-    this.image.history.add(maps);
+    if (!same(maps, this.image.history.current)) this.image.history.add(maps);
+    say("");
     this.refresh();
   }
 
@@ -129,11 +168,13 @@ class Page {
   }
 
   undo() {
+    say("");
     this.image.history.undo();
     this.refresh();
   }
 
   redo() {
+    say("");
     this.image.history.redo();
     this.refresh();
   }
@@ -141,51 +182,65 @@ class Page {
   async startFromMask() {
     const { index } = this;
     await trying(async () => {
-      const maps = flat(await api.mask(index));
-      if (index === this.index) this.change(maps);
+      const masks = flat(await api.mask(index));
+      if (index === this.index) this.paint(() => mapOf(masks, this.task, this.folder.shape));
     });
   }
 
-  async save() {
+  save() {
     const { index, image } = this;
-    const maps = image.history.current;
-    say("Saving …");
-    await this.keep(index, image, async () => {
-      ({ revision: image.revision } = await api.save(index, nested(maps, this.folder.shape), image.revision));
-      image.saved = maps;
-      say("Saved.");
+    return this.keep(index, image, async () => {
+      const before = image.saved;
+      if (!this.isUnsaved(image)) return;
+      say("Saving …");
+      image.saved = image.history.current; // from now on, another state is not saved
+      try {
+        const maps = nested(image.saved, this.folder.shape);
+        ({ revision: image.revision } = await api.save(index, maps, image.revision));
+      } catch (error) {
+        image.saved = before;
+        throw error;
+      }
+      say(`Saved: ${image.name}`);
     });
   }
 
-  async remove() {
+  remove() {
     const { index, image } = this;
-    await this.keep(index, image, async () => {
+    return this.keep(index, image, async () => {
       ({ revision: image.revision } = await api.remove(index, image.revision));
       image.saved = image.own;
       image.history.add(image.own);
       if (index === this.index) this.refresh();
-      say("The saved edit is removed. Undo and save bring it back.");
+      say("The saved edit is deleted. Undo and save bring it back.");
     });
   }
 
-  /** Saves or removes. If somebody else did so in the meantime, shows their edit, and keeps one's own for undo. */
+  /** Saves or removes, when what was begun before for this image is done. */
   async keep(index, image, action) {
-    try {
-      await action();
-    } catch (error) {
-      say(`Not done: ${error.message}`);
-      if (error.status === 409) {
-        await trying(async () => {
-          const { edit, revision } = await api.image(index);
-          Object.assign(image, { revision, saved: edit === null ? image.own : flat(edit) });
-          image.history.add(image.saved);
-          if (index === this.index) this.refresh();
-          say("Not done: somebody else changed the edit of this image. It is shown now. Undo brings yours back.");
-        });
+    image.writing = (image.writing ?? Promise.resolve()).then(async () => {
+      try {
+        await action();
+      } catch (error) {
+        say(`Not done: ${error.message}`, true);
+        if (error.status === 409) await trying(() => this.takeTheirs(index, image));
       }
+      this.mark(index);
+      this.update();
+    });
+    await image.writing;
+  }
+
+  /** Shows the edit that somebody else saved in the meantime. One's own is the state before, for undo. */
+  async takeTheirs(index, image) {
+    const { edit, revision, problem } = await api.image(index);
+    Object.assign(image, { revision, saved: edit === null ? image.own : flat(edit) });
+    if (problem === null) {
+      image.history.add(image.saved);
+      if (index === this.index) this.refresh();
     }
-    this.mark(index);
-    this.update();
+    say("Not done: somebody else changed the edit of this image. "
+      + (problem === null ? "It is shown now. Undo brings yours back." : `${problem} Saving replaces it.`), true);
   }
 
   isUnsaved({ history, saved }) {
@@ -204,7 +259,7 @@ class Page {
   /** Brings the buttons and the name up to date. */
   update() {
     const { image, classShown, folder } = this;
-    const painting = image !== undefined && classShown === null;
+    const painting = image !== undefined && classShown === null && !this.loading;
     enable({
       undo: painting && image.history.canUndo,
       redo: painting && image.history.canRedo,
@@ -216,6 +271,7 @@ class Page {
       invert: painting,
       own: painting,
     });
+    element("mask").title = image?.mask ? "" : "There is no mask of this image. The option --masks gives masks.";
     element("showing").hidden = classShown === null;
     if (classShown !== null) element("shown-class").textContent = `Map of ${folder.answers[classShown]}.`;
     if (image === undefined) return;
@@ -235,7 +291,7 @@ async function trying(action) {
   try {
     await action();
   } catch (error) {
-    say(error.message);
+    say(error.message, true);
   }
 }
 

@@ -13,7 +13,7 @@ const orders = {
 export class Strip {
   /** `list` is the element of the list, `progress` that of a text. `choose(index)` is called for a chosen image. */
   constructor(list, progress, images, choose) {
-    Object.assign(this, { list, progress });
+    Object.assign(this, { list, progress, predicted: 0 });
     this.entries = images.map((image, index) => ({ ...image, index, prediction: null }));
     this.shown = [...this.entries];
     for (const entry of this.entries) {
@@ -29,7 +29,9 @@ export class Strip {
     this.order = order;
     const value = orders[order];
     this.shown = [...this.entries].sort((one, other) => value(one) - value(other) || one.index - other.index);
+    const focused = this.list.contains(document.activeElement) ? document.activeElement : null;
     this.list.append(...this.shown.map(({ item }) => item));
+    focused?.focus({ preventScroll: true });
   }
 
   /** Marks the image that is open. */
@@ -44,8 +46,17 @@ export class Strip {
 
   /** Tells whether an image has a saved edit, and strokes that are not saved. */
   setEdited(index, edited, unsaved) {
-    const { item } = this.entries[index];
-    item.querySelector(".edited").textContent = unsaved ? "not saved" : edited ? "edited" : "";
+    this.entries[index].edited = edited;
+    this.entries[index].item.querySelector(".edited").textContent = unsaved ? "not saved" : edited ? "edited" : "";
+    this.count();
+  }
+
+  count() {
+    const { length } = this.entries;
+    const edited = this.entries.filter((entry) => entry.edited).length;
+    this.progress.textContent = this.predicted < length
+      ? `${this.predicted} of ${length} images predicted`
+      : `${edited} of ${length} images edited`;
   }
 
   setError(index) {
@@ -60,17 +71,18 @@ export class Strip {
 
   /** Asks for predictions until all images have one. Then sorts once more. */
   async follow() {
-    for (let count = 0; count < this.entries.length;) {
-      this.progress.textContent = `${count} of ${this.entries.length} images predicted`;
+    for (;;) {
+      this.count();
       try {
-        const { predictions } = await api.predictions(count);
-        for (const prediction of predictions) this.setPrediction(count++, prediction);
+        const { predictions } = await api.predictions(this.predicted);
+        for (const prediction of predictions) this.setPrediction(this.predicted++, prediction);
       } catch {
         // The page tells it at the next question of the user. Here, it is asked again.
       }
-      if (count < this.entries.length) await new Promise((resolve) => setTimeout(resolve, POLL));
+      if (this.predicted === this.entries.length) break;
+      await new Promise((resolve) => setTimeout(resolve, POLL));
     }
-    this.progress.textContent = "all images predicted";
+    this.count();
     this.sort(this.order);
   }
 
@@ -82,7 +94,7 @@ export class Strip {
     const share = `${Math.round(100 * prediction.confidence)} %`;
     item.querySelector(".prediction").textContent = `${prediction.prediction} ${share}`;
     item.classList.toggle("mistake", prediction.correct === false);
-    if (prediction.correct === false) item.querySelector(".verdict").textContent = "mistake";
+    if (prediction.correct === false) item.querySelector(".verdict").textContent = `is ${this.entries[index].label}`;
   }
 }
 
@@ -90,10 +102,12 @@ function itemOf({ name, label, edited, index }) {
   const item = document.createElement("li");
   item.innerHTML = `
     <button type="button"><img alt="" loading="lazy" width="64" height="64">
-      <span class="file"></span><span class="prediction"></span>
+      <span class="file"><bdi></bdi></span><span class="prediction"></span>
       <span class="marks"><span class="verdict"></span> <span class="edited"></span></span></button>`;
-  item.querySelector("img").src = api.address(index, "thumbnail");
-  item.querySelector(".file").textContent = name;
+  const picture = item.querySelector("img");
+  picture.onerror = () => { picture.style.visibility = "hidden"; };
+  picture.src = api.address(index, "thumbnail");
+  item.querySelector(".file bdi").textContent = name;
   item.querySelector(".edited").textContent = edited ? "edited" : "";
   item.title = label === null ? name : `${name}: ${label}`;
   return item;

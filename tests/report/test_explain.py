@@ -10,7 +10,7 @@ from PIL import Image
 
 import abn
 from abn.__main__ import main
-from abn.visualize.folder import explain
+from abn.report.folder import explain
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,11 @@ def test_every_image_gets_a_picture(tmp_path, monkeypatch, capsys, images, model
     assert call(monkeypatch, images, *words) == 0
     written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}
     assert written == {
-        "a.png.png", "b.jpg.png", "c.bmp.png", "d.gif.png", "e.webp.png", "more/a.png.png", "more/a.tiff.png",
+        "a_map.png", "b_map.png", "c_map.png", "d_map.png", "e_map.png",
+        "more/a.png_map.png", "more/a.tiff_map.png",
     }  # fmt: skip
     assert "images skipped: 0" in capsys.readouterr().out
-    with Image.open(tmp_path / "out" / "a.png.png") as picture:
+    with Image.open(tmp_path / "out" / "a_map.png") as picture:
         assert picture.size == (2 * 384 + 8, 384 + 3 * 24)  # image, overlay, and a line per class
 
 
@@ -63,7 +64,7 @@ def test_picture_holds_what_the_network_sees_and_its_map_over_it(tmp_path, image
     attention_map = network(network.preprocessing(image)[None]).attention_map[0]
     panel = network.preprocessing.view(image).resize((384, 384))
     expected = abn.visualize.overlay(panel, attention_map)
-    with Image.open(tmp_path / "a.png.png") as picture:
+    with Image.open(tmp_path / "a_map.png") as picture:
         left, right = picture.crop((0, 0, 384, 384)), picture.crop((392, 0, 776, 384))
     assert left.getextrema() == panel.getextrema()
     assert right.tobytes() == expected.tobytes()
@@ -86,12 +87,12 @@ def test_broken_image_is_skipped_by_name_and_the_exit_code_tells(
 def test_thin_image_gets_a_picture_too(tmp_path, size, model):
     Image.new("RGB", size).save(tmp_path / "thin.png")
     assert explain(abn.hub.load(model), tmp_path / "thin.png", tmp_path / "out") == {}
-    with Image.open(tmp_path / "out" / "thin.png.png") as picture:
+    with Image.open(tmp_path / "out" / "thin_map.png") as picture:
         assert picture.width == 2 * 384 + 8  # room for the names of the classes
 
 
 def test_picture_that_cannot_be_written_is_skipped(tmp_path, images, model):
-    (tmp_path / "out" / "a.png.png").mkdir(parents=True)
+    (tmp_path / "out" / "a_map.png").mkdir(parents=True)
     skipped = explain(abn.hub.load(model), images, tmp_path / "out")
     assert list(skipped) == [images / "a.png"]
     assert len([path for path in (tmp_path / "out").rglob("*.png") if path.is_file()]) == 6
@@ -118,7 +119,7 @@ def test_unbounded_map_and_unknown_preprocessing(tmp_path, images, caplog):
         network.attention_branch.response_norm.bias.fill_(5)
     assert explain(network, images / "a.png", tmp_path) == {}
     assert "does not tell how its images are prepared" in caplog.text
-    with Image.open(tmp_path / "a.png.png") as picture:
+    with Image.open(tmp_path / "a_map.png") as picture:
         assert picture.height == 384 + 5 * 24
 
 
@@ -151,7 +152,7 @@ def test_each_task_has_its_map_and_its_value(arguments, sign, tmp_path, images):
     maps = output.attention_map[0]
     view = model.preprocessing.view(image, longest=384)
     expected = abn.visualize.task_grid(view, maps, labels, sign=sign)
-    with Image.open(tmp_path / "a.png.png") as picture:
+    with Image.open(tmp_path / "a_map.png") as picture:
         assert picture.tobytes() == expected.tobytes()
 
 
@@ -204,7 +205,7 @@ def test_pretrained_classifier_explains_itself_without_training(
 ):
     words = ["--model", "torchvision/mobilenet_v2", "--backbone-weights", backbone_weights]
     assert call(monkeypatch, images / "a.png", *words, "--out", tmp_path / "out") == 0
-    assert (tmp_path / "out" / "a.png.png").is_file()
+    assert (tmp_path / "out" / "a_map.png").is_file()
 
 
 @pytest.mark.parametrize("asked", ["tabby", "TABBY", "281"])

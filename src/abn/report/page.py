@@ -1,0 +1,47 @@
+"""The page ``report.html``: one file, without a server, in which one sorts and filters the images."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+
+import matplotlib
+
+from abn.report.entries import Entry
+from abn.saving import replacing
+
+_STATIC = Path(__file__).parent / "static"
+_HEATMAP = Path(__file__).parents[1] / "editor" / "static" / "heatmap.js"
+"""The page draws maps as the page for edited maps does."""
+
+
+def write_page(path: Path, entries: Sequence[Entry], *, title: str, colormap: str) -> None:
+    """Writes the page.
+
+    Args:
+        path: File to write.
+        entries: The images, in their order.
+        title: What the page is about: the network and the folder.
+        colormap: Name of a colour map of matplotlib, for the maps.
+    """
+    colors = matplotlib.colormaps[colormap](range(256), bytes=True)[:, :3].tolist()
+    images = [{**asdict(entry), "correct": entry.correct} for entry in entries]
+    data = json.dumps({"images": images, "colors": colors}).replace(
+        "<", "\\u003c"
+    )  # no tag may end the script
+    text = (_STATIC / "report.html").read_text(encoding="utf-8")
+    parts = {
+        "TITLE": escape(title),
+        "STYLE": (_STATIC / "report.css").read_text(encoding="utf-8"),
+        "SCRIPT": _without_export(_HEATMAP) + (_STATIC / "report.js").read_text(encoding="utf-8"),
+        "DATA": data,
+    }
+    for name, part in parts.items():
+        text = text.replace(f"{{{{{name}}}}}", part, 1 if name == "DATA" else -1)
+    with replacing(path) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def _without_export(module: Path) -> str:
+    return module.read_text(encoding="utf-8").replace("export function", "function") + "\n"

@@ -1,0 +1,211 @@
+"""The report of ``python -m abn explain``: the table, the page, and going on after an interruption."""
+
+import csv
+import os
+import sys
+
+import pytest
+import torch
+from experiments.common.browser import CHROMIUM, browser
+from PIL import Image
+
+from abn import Preprocessing, abn_cifar_resnet, wrap_backbone
+from abn.__main__ import main
+from abn.report import folder
+from abn.report.folder import explain
+
+
+@pytest.fixture
+def model():
+    model = abn_cifar_resnet(8, num_classes=6, in_channels=3, map="class_activation").eval()
+    model.preprocessing = Preprocessing((32, 32), (32, 32))
+    model.classes = ("ant", "bee", "cat", "dog", "elk", "fox")
+    return model
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Photographs in folders that name their class, in one that does not, and a broken one."""
+    for name in ("cat/0.png", "cat/0.jpg", "dog/0.png", "unknown/0.png"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(256, (4, 6, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(pixels).resize((64, 48)).save(path)
+    (tmp_path / "images" / "z.png").write_bytes(b"no image")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def rows(out):
+    with (out / "report.csv").open(newline="", encoding="utf-8") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Number of images that the network has seen."""
+    counts = []
+    maps = folder._Run._maps
+    monkeypatch.setattr(
+        folder._Run, "_maps", lambda self, images: (counts.append(len(images)), maps(self, images))[1]
+    )
+    return counts
+
+
+@torch.no_grad()
+def test_table_holds_what_the_network_says_of_each_image(model, images, out):
+    skipped = explain(model, images, out)
+    assert list(skipped) == [images / "z.png"]
+    table = rows(out)
+    assert list(table) == ["cat/0.jpg", "cat/0.png", "dog/0.png", "unknown/0.png", "z.png"]
+    for name, row in table.items():
+        if name == "z.png":
+            assert "cannot be read" in row["error"]
+            continue
+        with Image.open(images / name) as image:
+            output = model(model.preprocessing(image)[None])
+        shares, order = output.perception_logits[0].softmax(dim=0).topk(5)
+        assert [row[f"class_{rank}"] for rank in range(1, 6)] == [model.classes[i] for i in order]
+        probabilities = [float(row[f"probability_{rank}"]) for rank in range(1, 6)]
+        assert probabilities == pytest.approx(shares.tolist(), abs=1e-5)
+        label = name.split("/")[0]
+        assert row["label"] == ("" if label == "unknown" else label)
+        assert row["correct"] == ("" if label == "unknown" else str(row["prediction"] == label))
+        (values,) = output.attention_map[0]
+        assert float(row["map_mean"]) == pytest.approx(values.mean().item(), abs=1e-5)
+        assert float(row["map_area"]) == pytest.approx((values > values.max() / 2).float().mean().item())
+        peak = int(float(row["peak_y"]) * 16), int(float(row["peak_x"]) * 16)
+        assert values[peak] == values.max()
+
+
+def test_pictures_are_named_after_their_images(model, images, out):
+    explain(model, images, out)
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    # Two images named alike up to their ending keep it.
+    assert names == {"cat/0.png_map.png", "cat/0.jpg_map.png", "dog/0_map.png", "unknown/0_map.png"}
+
+
+def test_pictures_never_replace_images(model, images):
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    explain(model, images / "cat", images)
+    explain(model, images / "dog/0.png", images / "dog")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_is_done_is_not_done_again(model, images, out, seen):
+    explain(model, images, out)
+    table = (out / "report.csv").read_text()
+    explain(model, images, out)
+    assert sum(seen) == 4
+    assert (out / "report.csv").read_text() == table
+    os.utime(images / "dog/0.png", (0, 0))  # it was changed
+    (out / "cat/0.png_map.png").unlink()
+    explain(model, images, out)
+    assert sum(seen) == 6
+    assert (out / "cat/0.png_map.png").is_file()
+    explain(model, images, out, of_class=2)  # other maps
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)  # another network
+    explain(model, images, out, of_class=2)
+    assert sum(seen) == 14
+
+
+def test_interrupted_run_goes_on(model, images, out, seen, monkeypatch):
+    draw = folder.draw
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return draw(*arguments)
+
+    monkeypatch.setattr(folder, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        explain(model, images, out, batch_size=1)
+    with (out / ".report.jsonl").open("a") as file:
+        file.write('{"image": "cut sho')  # killed while it wrote
+    explain(model, images, out, batch_size=1)
+    assert sum(seen) == 3 + 2
+    assert len(rows(out)) == 5
+    assert len(list(out.rglob("*_map.png"))) == 4
+
+
+def test_pictures_of_the_least_sure(model, images, out):
+    explain(model, images, out, top=2)
+    sure = {name: float(row["probability_1"]) for name, row in rows(out).items() if row["probability_1"]}
+    least = sorted(sure, key=sure.get)[:2]
+    pictures = sorted(path.relative_to(out).as_posix() for path in out.rglob("*_map.png"))
+    assert len(sure) == 4
+    assert pictures == sorted(folder._pictures_of(list(sure))[name] for name in least)
+
+
+def test_tasks_have_their_columns(images, out):
+    model = wrap_backbone("timm/test_resnet", tasks=2).eval()
+    model.preprocessing, model.classes = Preprocessing((64, 64), 64), ("smiles", "glasses")
+    explain(model, images, out)
+    table = rows(out)
+    with torch.no_grad(), Image.open(images / "dog/0.png") as image:
+        values = model(model.preprocessing(image)[None]).perception_logits[0]
+    assert float(table["dog/0.png"]["smiles"]) == pytest.approx(values[0].item(), abs=1e-5)
+    assert float(table["dog/0.png"]["glasses"]) == pytest.approx(values[1].item(), abs=1e-5)
+    with pytest.raises(ValueError, match="several tasks have no confidence"):
+        explain(model, images, out, top=2)
+    with pytest.raises(ValueError, match="Grad-CAM is for networks of classes"):
+        explain(model, images, out, method="gradcam")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--top", "0"], "top is 0, expected at least 1"), (["--compare", "gradcam"], "pip install torchcam")],
+)
+def test_what_cannot_work_is_refused(model, images, out, tmp_path, monkeypatch, words, message):
+    model.save_pretrained(tmp_path / "model")
+    for library in ("torchcam.methods", "pytorch_grad_cam"):
+        monkeypatch.setitem(sys.modules, library, None)
+    arguments = ["abn", "explain", images, "--model", tmp_path / "model", "--out", out, *words]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    with pytest.raises(SystemExit, match=message):
+        main()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_page_filters_and_sorts_and_runs_no_name(model, images, out):
+    nasty = images / "cat" / "<img src=x onerror=document.title=1>.png"
+    Image.new("RGB", (64, 48)).save(nasty)
+    explain(model, images, out)
+    table = rows(out)
+    with browser() as chromium:
+        page = chromium.new_page()
+        requests = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((out / "report.html").as_uri())
+        assert page.title() == "images: where the network looks"
+        assert page.locator("figure").count() == 6
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('canvas')].every(({width}) => width > 16)"
+        )
+        page.locator("#which").select_option("mistakes")
+        mistakes = [name for name, row in table.items() if row["correct"] == "False"]
+        assert page.locator("figure strong").all_text_contents() == mistakes
+        page.locator("#which").select_option("all images")
+        page.locator("#order").select_option("least confident")
+        sure = {name: float(row["probability_1"] or "inf") for name, row in table.items()}
+        assert page.locator("figure strong").all_text_contents() == sorted(sure, key=sure.get)
+        page.locator("#search").fill("DOG")
+        assert page.locator("figure strong").all_text_contents() == ["dog/0.png"]
+        page.locator("#search").fill("")
+        page.locator("#confusion summary").click()
+        cell = page.locator("#matrix button").first
+        count = int(cell.text_content())
+        cell.click()
+        assert page.locator("figure").count() == count
+        assert page.locator("canvas").first.is_visible()
+        page.locator("#maps").uncheck()
+        assert not page.locator("canvas").first.is_visible()
+        assert page.title() == "images: where the network looks"
+        assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
