@@ -686,8 +686,12 @@ def test_run_is_neither_overwritten_nor_resumed_as_another(tmp_path, own_photos,
 
 def test_scripts_of_the_documentation_run(own_photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (EXAMPLES.parent / "docs" / "training.md").read_text(encoding="utf-8")
-    picture, script, edits = (part.split("```")[0] for part in page.split("```python\n")[1:])
+
+    def blocks(name):
+        page = (EXAMPLES.parent / "docs" / name).read_text(encoding="utf-8")
+        return [part.split("```")[0] for part in page.split("```python\n")[1:]]
+
+    picture, script, edits = blocks("training.md")
     for shown, short in (
         ("resnet50", "test_resnet"),
         ("=True, num", "=False, num"),
@@ -699,6 +703,9 @@ def test_scripts_of_the_documentation_run(own_photos, tmp_path, monkeypatch):
     assert abn.hub.load(tmp_path / "photos-model").classes == ("ant", "bee", "cat")
     picture = picture.replace("runs/photos/best", "photos-model").replace("cell.png", "photos/val/ant/0.png")
     exec(picture, {})
+    (compare,) = blocks("report.md")
+    exec(compare.replace("runs/photos/best", "photos-model"), {})
+    assert (tmp_path / "comparison.png").is_file()
     shutil.copytree(own_photos / "train", tmp_path / "masks")
     exec(edits.replace("runs/photos/best", "photos-model"), {})
     assert list(Edits("edits")) == ["ant/0.png", "bee/1.png", "cat/2.png"]
