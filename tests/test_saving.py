@@ -1,6 +1,7 @@
 """Saving and loading without pickle, and without the backbone's own weights."""
 
 import json
+from pathlib import Path
 from unittest.mock import create_autospec
 
 import huggingface_hub
@@ -8,10 +9,12 @@ import pytest
 import torch
 import torchvision
 from architectures import FAMILIES, build
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from abn import abn_resnet18, hub, wrap_backbone
+from abn.model_card import model_card
 from abn.models import registry
 from abn.network import ABN
 
@@ -222,17 +225,44 @@ def test_missing_weight_is_named(tmp_path):
 def test_pushes_what_it_saves(settings, monkeypatch):
     api = create_autospec(huggingface_hub.HfApi)
     pushed = []
-    api.return_value.upload_folder.side_effect = lambda repo_id, folder_path: pushed.append(
-        hub.load(folder_path)
+    api.return_value.file_exists.return_value = False
+    api.return_value.upload_folder.side_effect = lambda repo_id, folder_path: pushed.extend(
+        [hub.load(folder_path), ModelCard.load(Path(folder_path, "README.md"))]
     )
     monkeypatch.setattr(huggingface_hub, "HfApi", api)
     model = wrap_backbone("timm/test_resnet").eval()
-    model.push_to_hub("me/mine", **settings)
+    model.classes = [f"class {number}" for number in range(1000)]
+    facts = {"license": "apache-2.0", "dataset": "cells", "accuracy": 0.875}
+    model.push_to_hub("me/mine", **settings, **facts)
     api.assert_called_once_with(token=settings.get("token"))
     api.return_value.create_repo.assert_called_once_with(
         "me/mine", private=settings.get("private"), exist_ok=True
     )
-    assert_equal(pushed[0], model)
+    loaded, card = pushed
+    assert_equal(loaded, model)
+    assert (card.data.library_name, card.data.pipeline_tag) == ("abn", "image-classification")
+    assert (card.data.license, card.data.datasets) == ("apache-2.0", ["cells"])
+    assert card.data.eval_results[0].metric_value == 0.875
+    for text in ("`timm/test_resnet`", "87.5%", "class 9 and 990 more", 'abn.hub.load("me/mine")'):
+        assert text in card.text
+
+
+def test_card_of_somebody_is_kept_and_says_what_is_not_known(monkeypatch):
+    api = create_autospec(huggingface_hub.HfApi)
+    files = []
+    api.return_value.upload_folder.side_effect = lambda repo_id, folder_path: files.extend(
+        path.name for path in Path(folder_path).iterdir()
+    )
+    monkeypatch.setattr(huggingface_hub, "HfApi", api)
+    model = wrap_backbone("timm/test_resnet").eval()
+    api.return_value.file_exists.return_value = True
+    model.push_to_hub("me/mine")
+    assert sorted(files) == ["config.json", "model.safetensors"]
+    card = model_card(model, "me/mine")
+    assert "| trained with | not known |" in card
+    assert "| licence of the weights | not stated |" in card
+    with pytest.raises(ValueError, match=r"accuracy is 87\.5, expected 0 to 1"):
+        model.push_to_hub("me/mine", accuracy=87.5)
 
 
 def test_mechanism_is_saved_as_it_is_now(tmp_path):

@@ -117,9 +117,9 @@ def test_low_rank_adapters_of_the_classifier_take_part_in_the_map(kind, images):
         assert model.class_map(images, 1).shape == before.attention_map.shape
 
 
-def blocks_of_the_documentation(heading: str) -> list[str]:
-    """The Python under a heading of docs/running.md, less what takes long or cannot be fetched."""
-    page = (Path(__file__).parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
+def blocks_of_the_documentation(heading: str, name: str = "tools.md") -> list[str]:
+    """The Python under a heading of a page, less what takes long or cannot be fetched."""
+    page = (Path(__file__).parents[1] / "docs" / name).read_text(encoding="utf-8")
     section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     shorter = {
         '"timm/resnet50", pretrained=True': '"timm/test_resnet"',
@@ -139,7 +139,7 @@ def test_other_trainers_train_as_the_documentation_says(tmp_path, monkeypatch):
     batches = [(example["images"], example["labels"]) for example in examples]
     names = {"examples": examples}
     for block, library in zip(
-        blocks_of_the_documentation("Other trainers"),
+        blocks_of_the_documentation("Lightning, Accelerate, transformers"),
         ("lightning", "accelerate", "transformers"),
         strict=True,
     ):
@@ -163,7 +163,7 @@ def test_exported_networks_are_loaded_as_the_documentation_says(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     model, images = network(num_classes=4), torch.randn(2, 3, 64, 64)
     names = {"torch": torch, "model": model, "images": images}
-    for block in blocks_of_the_documentation("Compile and export"):
+    for block in blocks_of_the_documentation("Compile and export", "running.md"):
         exec(block, names)
         if "perception_logits" in names:
             torch.testing.assert_close(
@@ -172,6 +172,48 @@ def test_exported_networks_are_loaded_as_the_documentation_says(tmp_path, monkey
     with Image.open("map.png") as picture:
         assert picture.size == (224, 224)
         assert picture.getextrema()[1] > 200  # the map's maximum is 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_has_the_map_in_floats_and_in_8_bits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, images = network(num_classes=4), torch.randn(2, 3, 64, 64)
+    names = {"model": model, "images": images}
+    for block in blocks_of_the_documentation("ONNX Runtime: prediction and map from one file"):
+        exec(block, names)
+    with torch.no_grad():
+        _, logits, maps = model(images)
+    torch.testing.assert_close(torch.from_numpy(names["maps"]), maps, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(names["logits"]), logits, rtol=1e-4, atol=1e-4)
+    assert metrics.rank_correlation(torch.from_numpy(names["quantised_maps"]), maps).min() > 0.8
+    openvino = pytest.importorskip("openvino")
+    (block,) = blocks_of_the_documentation("OpenVINO")
+    exec(block, {**names, "openvino": openvino})
+    exec(block, names)
+    torch.testing.assert_close(torch.from_numpy(names["maps"]), maps, rtol=1e-4, atol=1e-4)
+
+
+def test_captum_is_called_as_the_documentation_says():
+    names = {"model": network(num_classes=4), "images": torch.randn(2, 3, 64, 64), "LogitsOnly": LogitsOnly}
+    (block,) = (
+        block
+        for block in blocks_of_the_documentation("Captum, and tools that expect one tensor")
+        if "captum" in block
+    )
+    exec(block, names)
+    assert names["attributions"].abs().max() > 0
+
+
+def test_figures_of_a_run_go_to_mlflow(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    (tmp_path / "runs/photos").mkdir(parents=True)
+    (tmp_path / "runs/photos/log.csv").write_text("epoch,train_loss\n1,0.5\n2,0.25\n")
+    (block,) = blocks_of_the_documentation("MLflow, Weights & Biases")
+    exec(block, {})
+    assert mlflow.search_runs(search_all_experiments=True)["metrics.train_loss"].tolist() == [0.25]
 
 
 @torch.no_grad()

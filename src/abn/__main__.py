@@ -18,19 +18,25 @@ from abn.retrofit.wrap import wrap_backbone
 from abn.visualize import Sign
 from abn.visualize.comparison import METHODS
 
+_EXAMPLES = """examples:
+  python -m abn explain photos --model torchvision/mobilenet_v2 --out maps
+  python -m abn edit photos/val --model runs/photos/best --out edits
+  python -m abn convert model_best.pth.tar model.safetensors
+  python -m abn models
+
+python -m abn COMMAND --help tells the options of a command."""
+
 
 def main() -> None:
     """Runs the command that the arguments name. Exits with 1 if the command fails or skips images."""
-    parser = argparse.ArgumentParser(prog="python -m abn", description="Attention Branch Networks")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser(
-        "convert", help="rewrites weights of the official code as safetensors, and back"
+    parser = argparse.ArgumentParser(
+        prog="python -m abn",
+        description="Attention Branch Networks: image classifiers that show where they looked.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("source", help="file, directory, name or address, as for abn.hub.load")
-    command.add_argument("destination", help="file to write: .safetensors, or .pth.tar for the official code")
-    _add_mechanism_and_map(command)
-    command.set_defaults(run=_convert)
-    command = commands.add_parser("explain", help="draws where a network looks in images")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    command = commands.add_parser("explain", help="draws where a network looks in images, with a report")
     _add_images_and_network(command)
     command.add_argument(
         "--class",
@@ -39,7 +45,9 @@ def main() -> None:
         help="name or number of a class: shows the evidence for it (default: for the classes that are seen)",
     )
     command.add_argument("--out", required=True, type=Path, help="folder for the pictures")
-    command.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time")
+    command.add_argument(
+        "--batch-size", type=int, default=16, metavar="N", help="images at a time (default: 16)"
+    )
     command.add_argument(
         "--rescale", action="store_true", help="stretches the range of each map over all colours"
     )
@@ -74,7 +82,19 @@ def main() -> None:
     command.add_argument("--port", type=int, default=8765, help="0 takes a free one (default: 8765)")
     command.add_argument("--no-browser", action="store_true", help="prints the address, and does not open it")
     command.set_defaults(run=_edit)
+    command = commands.add_parser(
+        "convert", help="rewrites weights of the official code as safetensors, and back"
+    )
+    command.add_argument("source", help="file, directory, name or address, as for abn.hub.load")
+    command.add_argument("destination", help="file to write: .safetensors, or .pth.tar for the official code")
+    _add_mechanism_and_map(command)
+    command.set_defaults(run=_convert)
+    command = commands.add_parser("models", help="lists the networks that have published weights")
+    command.set_defaults(run=_models)
     arguments = parser.parse_args()
+    if arguments.command is None:
+        parser.print_help()
+        sys.exit(0)
     try:
         sys.exit(arguments.run(arguments))
     except (ImportError, OSError, ValueError) as error:
@@ -99,7 +119,11 @@ def _add_images_and_network(command: argparse.ArgumentParser) -> None:
         help="weights for a timm/... or torchvision/... model (default: pretrained weights of its library)",
     )
     _add_mechanism_and_map(command)
-    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    command.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu, cuda, cuda:1 and so on (default: %(default)s)",
+    )
 
 
 def _add_mechanism_and_map(command: argparse.ArgumentParser) -> None:
@@ -111,6 +135,11 @@ def _add_mechanism_and_map(command: argparse.ArgumentParser) -> None:
 
 def _convert(arguments: argparse.Namespace) -> int:
     hub.convert(arguments.source, arguments.destination, mechanism=arguments.mechanism, map=arguments.map)
+    return 0
+
+
+def _models(_: argparse.Namespace) -> int:
+    print(hub.available())
     return 0
 
 

@@ -223,21 +223,36 @@ class ABN(nn.Module):
         """
         save(self, Path(directory))
 
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        license: str | None = None,
+        dataset: str | None = None,
+        accuracy: float | None = None,
+    ) -> str:
         """Saves the network in a repository of the Hugging Face Hub, made if it does not exist.
+
+        A repository that has no README gets a model card, of what is known.
 
         Args:
             repo_id: ``"owner/name"``.
             private: Whether a new repository is private. Default: the owner's own setting, mostly public.
             token: Access token. Default: the token of ``hf auth login``.
+            license: Licence of the weights, as the Hub names it, such as ``"apache-2.0"``, for the card.
+            dataset: Name of the data that the network was trained with, for the card.
+            accuracy: Top-1 accuracy on the test images of this data, 0 to 1, for the card.
 
         Returns:
             The address of the commit.
 
         Raises:
-            ValueError: As in :meth:`save_pretrained`.
+            ValueError: As in :meth:`save_pretrained`, or if ``accuracy`` is not within 0 and 1.
         """
-        return push(self, repo_id, private, token)
+        facts = {"license": license, "dataset": dataset, "accuracy": accuracy}
+        return push(self, repo_id, private, token, facts)
 
 
 class LogitsOnly(nn.Module):

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_model
 
+from abn.model_card import model_card
 from abn.modules.attention import PretrainedAttentionBranch
 from abn.preprocessing import Preprocessing
 
@@ -45,18 +46,23 @@ def save(model: Any, directory: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def push(model: Any, repo_id: str, private: bool | None, token: str | None) -> str:
+def push(model: Any, repo_id: str, private: bool | None, token: str | None, facts: Mapping[str, Any]) -> str:
     """Saves a network in a repository of the Hugging Face Hub. Returns the address of the commit.
+
+    A repository without a README gets a model card, see :func:`abn.model_card.model_card`.
 
     Raises:
         ValueError: As in :func:`save`.
     """
     from huggingface_hub import HfApi  # slow to import, and seldom needed
 
+    card = model_card(model, repo_id, **facts)  # raises its errors before anything is made
     with tempfile.TemporaryDirectory() as directory:
         save(model, Path(directory))
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
+        if not api.file_exists(repo_id, "README.md"):
+            Path(directory, "README.md").write_text(card, encoding="utf-8")
         return str(api.upload_folder(repo_id=repo_id, folder_path=directory))
 
 

@@ -1,0 +1,49 @@
+"""Makes the start page from the README, and leads links out of the documentation to the repository."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+REPOSITORY: str | None = None
+"""Address of this project, such as ``"https://github.com/owner/abn"``. Without it, links to code are text."""
+_ROOT = Path(__file__).parents[2]
+_DOCS = _ROOT / "docs"
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
+_IMAGE = re.compile(r"(!\[[^\]]*\]\()docs/")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the start page."""
+    text = _IMAGE.sub(r"\1", (_ROOT / "README.md").read_text(encoding="utf-8"))
+    files.append(File.generated(config, "index.md", content=_with_links_from(_ROOT, _DOCS, text)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Leads links to files outside of docs/ to the repository."""
+    folder = (_DOCS / page.file.src_uri).parent
+    return _with_links_from(folder, folder, markdown)
+
+
+def _with_links_from(folder: Path, new_folder: Path, text: str) -> str:
+    """Rewrites links relative to a folder, for a page in another folder."""
+
+    def rewritten(match: re.Match[str]) -> str:
+        title, target = match.groups()
+        path, mark, anchor = target.partition("#")
+        if not path or "://" in path:
+            return match[0]
+        full = (folder / path).resolve()
+        if full.is_relative_to(_DOCS):
+            return f"[{title}]({Path(os.path.relpath(full, new_folder)).as_posix()}{mark}{anchor})"
+        if not full.exists():
+            raise FileNotFoundError(f"a link leads to {full}, which does not exist")
+        if REPOSITORY is None:
+            return title
+        kind = "tree" if full.is_dir() else "blob"
+        return f"[{title}]({REPOSITORY}/{kind}/main/{full.relative_to(_ROOT).as_posix()})"
+
+    return _LINK.sub(rewritten, text)
