@@ -14,9 +14,9 @@ from digits import CANVAS, DIGIT, TRAINING_DIGITS, place, scans
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes
-from tqdm import tqdm
 
 from abn import ABNLoss, metrics, wrap_backbone
+from abn.progress import progress
 from abn.visualize import grid
 
 
@@ -66,7 +66,7 @@ def main() -> None:
         optimizer, 3e-3, total_steps=arguments.epochs * len(batches)
     )
 
-    progress = tqdm(total=arguments.epochs * len(batches), unit="batch", mininterval=0.5)
+    bar = progress(arguments.epochs * len(batches), " batches")
     for epoch in range(arguments.epochs):
         images, _ = place(train_digits, train_digits, generator)  # new places and new clutter in every epoch
         order = torch.randperm(TRAINING_DIGITS, generator=generator)
@@ -77,9 +77,9 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
-            progress.update()
-            progress.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
-    progress.close()
+            bar.update()
+            bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}", refresh=False)
+    bar.close()
 
     model.eval()
     with torch.inference_mode():

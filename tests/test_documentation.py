@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 import abn
 
@@ -25,6 +26,20 @@ def test_every_public_name_is_in_the_reference():
     for module in (abn.hub, abn.metrics, abn.visualize):
         public |= {f"{module.__name__}.{name}" for name in module.__all__}
     assert public - set(documented) - {"abn.visualize.Sign", "abn.metrics.Replacement"} == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/get_started.md"])
+def test_first_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    text = (DOCS.parent / page).read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), "mobilenet_v2-b0353104.pth")
+    Image.new("RGB", (320, 240)).save("photo.jpg")
+    exec(code.replace('weights="DEFAULT"', 'backbone_weights="mobilenet_v2-b0353104.pth"'), names := {})
+    if page == "README.md":
+        assert (tmp_path / "map.png").is_file()
+    else:
+        assert names["attention_map"].shape == (2, 1, 14, 14)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "multitask": ("experiments.multitask.main", "networks of several tasks", "1 hour"),
     "performance": ("experiments.performance.main", "time and memory", "2 hours"),
     "photos": ("experiments.photos.main", "pretrained networks and photographs", "2 hours"),
+    "quantisation": ("experiments.quantisation", "agreement in 8 bits", "3 minutes"),
     "results": ("experiments.results", "digits with and without an attention branch", "30 minutes"),
     "stages": ("experiments.stages", "other stages of the attention branch", "20 minutes"),
 }

@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from abn.preprocessing import Preprocessing
+from abn.progress import INTERVAL, progress
 from abn.saving import replacing
 from abn.visualize import grid
 from training.data import Data
@@ -27,11 +27,11 @@ class Progress:
     def __init__(self, epoch: int, step: int, steps: int, options: Namespace, processes: Processes) -> None:
         self.processes, self.batch_size = processes, options.batch_size
         self.later = (options.epochs - epoch - 1) * steps * options.batch_size  # images
-        self.bar = tqdm(
+        self.bar = progress(
+            steps * options.batch_size,
+            " images",
             desc=f"epoch {epoch + 1}/{options.epochs}",
-            total=steps * options.batch_size,
             initial=step * options.batch_size,
-            unit=" images",
             bar_format="{desc} {percentage:3.0f}%|{bar:10}| {rate_fmt}{postfix}",
             disable=not processes.leader,
         )
@@ -46,7 +46,9 @@ class Progress:
     def advance(self) -> bool:
         """Counts a batch. Returns whether it is time to show new figures."""
         self.bar.update(self.batch_size)
-        return not self.bar.disable and (time.monotonic() - self.shown > 1 or self.bar.n >= self.bar.total)
+        return not self.bar.disable and (
+            time.monotonic() - self.shown > INTERVAL or self.bar.n >= self.bar.total
+        )
 
     def show(self, means: dict[str, float]) -> None:
         """Shows losses and accuracies of the branches, memory, and the time left for the whole run."""

@@ -5,7 +5,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-_MINUTE = 60.0
+INTERVAL = 0.5 if sys.stderr.isatty() else 60.0
+"""Seconds between two states that are shown."""
 
 
 class _Lines:
@@ -31,5 +32,5 @@ def progress(total: int | None, unit: str, **options: Any) -> Any:
         **options: Other arguments of tqdm.
     """
     if not sys.stderr.isatty():
-        options |= {"file": _Lines(sys.stderr), "mininterval": _MINUTE, "maxinterval": _MINUTE, "ncols": 100}
-    return tqdm(total=total, unit=unit, **options)
+        options |= {"file": _Lines(sys.stderr), "maxinterval": INTERVAL, "ncols": 100}
+    return tqdm(total=total, unit=unit, mininterval=INTERVAL, **options)
