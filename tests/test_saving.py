@@ -10,6 +10,7 @@ import torch
 import torchvision
 from architectures import FAMILIES, build
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -263,6 +264,23 @@ def test_card_of_somebody_is_kept_and_says_what_is_not_known(monkeypatch):
     assert "| licence of the weights | not stated |" in card
     with pytest.raises(ValueError, match=r"accuracy is 87\.5, expected 0 to 1"):
         model.push_to_hub("me/mine", accuracy=87.5)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"tasks": 2}, {"tasks": 2, "map": "response"}, {"map": "log_sum"}, {"num_classes": 1}]
+)
+def test_code_of_the_card_runs(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = wrap_backbone("timm/test_resnet", **{"start": "new", **arguments}).eval()
+    if "tasks" in arguments:
+        model.classes = ["one | or", "an\nother"]
+    model.save_pretrained("me/mine")
+    Image.new("RGB", (320, 240)).save("photo.jpg")
+    card = model_card(model, "me/mine", dataset="a|b")
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    assert len(list(tmp_path.glob("*.png"))) == 1
+    table = [line for line in card.splitlines() if line.startswith("| ")]
+    assert {line.replace("\\|", "").count("|") for line in table} == {3}
 
 
 def test_mechanism_is_saved_as_it_is_now(tmp_path):

@@ -28,6 +28,22 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return _with_links_from(folder, folder, markdown)
 
 
+def on_page_content(html: str, page: Any, files: Files, **_: Any) -> str:
+    """Leads links of notebooks to pages: MkDocs rewrites those of Markdown alone."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def rewritten(match: re.Match[str]) -> str:
+        path, mark, anchor = match[1].partition("#")
+        source = os.path.normpath(os.path.join(os.path.dirname(page.file.src_uri), path))
+        target = files.get_file_from_path(source)
+        if target is None:
+            raise FileNotFoundError(f"{page.file.src_uri} has a link to {path}, which does not exist")
+        return f'href="{target.url_relative_to(page.file)}{mark}{anchor}"'
+
+    return re.sub(r'href="([^":]+\.(?:md|ipynb)(?:#[^"]*)?)"', rewritten, html)
+
+
 def _with_links_from(folder: Path, new_folder: Path, text: str) -> str:
     """Rewrites links relative to a folder, for a page in another folder."""
 

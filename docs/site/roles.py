@@ -14,6 +14,7 @@ def to_markdown(text: str) -> str:
     """Rewrites roles, links, formulas, literals and literal blocks."""
     text = _MATH_BLOCK.sub(r"\\[\1\\]", text)
     text = re.sub(r":math:`([^`]+)`", r"\\(\1\\)", text)
+    text = re.sub(r"docs/(\w+)\.md", r"[\1](../\1.md)", text)
     text = _ROLE.sub(r"`\1`", text)
     text = _LINK.sub(r"[\1](\2)", text)
     text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)

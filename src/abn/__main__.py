@@ -54,6 +54,8 @@ def main() -> None:
     command.add_argument(
         "--sign", choices=get_args(Sign), help="part to show of maps with both signs (default: both)"
     )
+    command.add_argument("--opacity", type=float, default=0.5, help="of the maps, 0 to 1 (default: 0.5)")
+    command.add_argument("--colormap", metavar="NAME", help="a colour map of matplotlib (default: jet)")
     command.add_argument(
         "--compare",
         choices=METHODS,
@@ -160,6 +162,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         rescale=arguments.rescale,
         sign=arguments.sign,
+        opacity=arguments.opacity,
+        colormap=arguments.colormap,
         of_class=None if arguments.of_class is None else _class_number(arguments.of_class, model),
     )
     print(

@@ -44,12 +44,17 @@ def image_paths(source: Path, out: Path) -> list[Path]:
         ValueError: If ``out`` is the folder of the images.
     """
     if source.is_file():
+        if not _is_text(source.name):
+            raise ValueError(f"the name {source.name!r} is no text: rename the file")
         return [source]
     if not source.is_dir():
         raise FileNotFoundError(f"there is no image and no folder {source}")
     if out.resolve() == source.resolve():
         raise ValueError(f"out is {out}, the folder of the images: take another")
     paths = [path for path in files_in(source, out) if is_image(path)]
+    within = [path for path in files_in(source) if is_image(path) and not path.stem.endswith("_map")]
+    if (count := len(set(within).difference(paths))) > 0:
+        _logger.warning("%d images in %s are left out: pictures are written there", count, out)
     if unnamed := [path for path in paths if not _is_text(str(path.relative_to(source)))]:
         _logger.warning("%d images are left out: names such as %r are no text", len(unnamed), unnamed[0].name)
         paths = [path for path in paths if path not in unnamed]

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from abn.modules.maps import MAPS
+
 
 def model_card(
     model: Any,
@@ -58,15 +60,30 @@ def model_card(
         "licence of the weights": license or "not stated",
         "classes": _shortened(model.classes),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_TEXT.format(repo_id=repo_id, table=table)}"))
+    cells = {name: str(value).replace("|", "\\|").replace("\n", " ") for name, value in rows.items()}
+    table = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
+    text = _TEXT.format(repo_id=repo_id, table=table, draw=_line_that_draws(model))
+    if model.preprocessing is None:
+        text = text.replace("model.preprocessing", "abn.Preprocessing()")
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
+
+
+def _line_that_draws(model: Any) -> str:
+    """Returns the line of Python that draws the map or the maps."""
+    branch = model.attention_branch
+    kind = MAPS.get(getattr(branch, "map", ""), MAPS["evidence"])
+    how = ', sign="both"' if kind.signed else "" if kind.bounded else ", rescale=True"
+    if hasattr(branch, "tasks") or kind.signed:
+        names = "model.classes or range(len(attention_map[0]))"
+        return f'task_grid(view, attention_map[0], {names}{how}).save("maps.png")'
+    return f'overlay(view, attention_map[0]{how}).save("map.png")'
 
 
 def _shortened(classes: Any) -> str:
     """Returns the names of the first classes, for a table."""
     if not classes:
         return "not known"
-    names = [str(name).replace("|", "\\|") for name in classes]
+    names = list(map(str, classes))
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
@@ -82,12 +99,13 @@ pass, a map of where it looks, and uses it for the prediction.
 ```python
 import abn
 from abn.images import read_image
-from abn.visualize import overlay
+from abn.visualize import overlay, task_grid
 
 model = abn.hub.load("{repo_id}").eval()
 photograph = read_image("photo.jpg")
 _, logits, attention_map = model(model.preprocessing(photograph)[None])
-overlay(model.preprocessing.view(photograph), attention_map[0]).save("map.png")
+view = model.preprocessing.view(photograph)
+{draw}
 ```
 
 The map shows where evidence was weighted. It does not show what was seen there, and features outside of it

@@ -144,6 +144,104 @@ def test_pictures_of_the_least_sure(model, images, out):
     assert pictures == sorted(folder._pictures_of(list(sure))[name] for name in least)
 
 
+def test_another_kind_of_map_or_mechanism_is_another_run(model, images, out, seen):
+    explain(model, images, out)
+    model.attention_branch.map = "evidence"
+    explain(model, images, out)
+    model.perception_branch.mechanism = "multiplicative"
+    explain(model, images, out)
+    assert sum(seen) == 12
+
+
+def test_pictures_and_report_are_of_one_run(model, images, out):
+    explain(model, images, out)
+    before = (out / "dog/0_map.png").read_bytes()
+    with torch.no_grad():
+        model.attention_branch.classifier.weight.neg_()
+    explain(model, images, out, top=1)
+    assert len(list(out.rglob("*_map.png"))) == 1
+    explain(model, images, out)
+    assert (out / "dog/0_map.png").read_bytes() != before
+    assert len(list(out.rglob("*_map.png"))) == 4
+
+
+def test_pictures_follow_their_images(model, images, out):
+    explain(model, images, out)
+    (images / "cat/0.png").unlink()
+    explain(model, images, out)
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    assert names == {"cat/0_map.png", "dog/0_map.png", "unknown/0_map.png"}
+    with Image.open(out / "cat/0_map.png") as picture, Image.open(images / "cat/0.jpg") as image:
+        view = model.preprocessing.view(image, longest=384)
+        assert picture.crop((0, 0, *view.size)).tobytes() == view.tobytes()
+
+
+def test_no_two_images_share_a_picture():
+    names = ["a.png", "a.jpg", "a.png.bmp", "b/a.png", "c.d.png"]
+    pictures = folder._pictures_of(names)
+    assert len(set(pictures.values())) == 5
+    assert pictures["c.d.png"] == "c.d_map.png"
+
+
+def test_files_of_others_are_kept(model, images, out):
+    out.mkdir()
+    (out / "report.csv").write_text("precious")
+    with pytest.raises(ValueError, match=r"report\.csv exists, and is not from a run before"):
+        explain(model, images, out)
+    (out / "report.csv").unlink()
+    (out / "dog").mkdir()
+    (out / "dog/0_map.png").write_text("precious")
+    with pytest.raises(ValueError, match=r"0_map\.png exists, and is not from a run before"):
+        explain(model, images, out)
+    assert (out / "dog/0_map.png").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "line", ["123", '{"run": 1}', '{"run": "x", "entry": {"picture": null, "new": 1}}', "\udcff"]
+)
+def test_journal_of_another_version_is_passed_over(model, images, out, line):
+    explain(model, images, out)
+    run = (out / ".report.jsonl").read_text().split('"')[3]
+    with (out / ".report.jsonl").open("a", errors="surrogateescape") as file:
+        file.write(line.replace('"x"', f'"{run}"') + "\n")
+    explain(model, images, out)
+    assert len(rows(out)) == 5
+
+
+def test_run_that_is_refused_spoils_nothing(model, images, out, seen):
+    explain(model, images, out)
+    with pytest.raises(ValueError, match="classes are 99"):
+        explain(model, images, out, of_class=99)
+    explain(model, images, out)
+    assert sum(seen) == 4 + 4
+
+
+def test_answer_that_is_no_number_is_refused(model, images, out):
+    with torch.no_grad():
+        next(model.perception_branch.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="is not a number: did its training diverge"):
+        explain(model, images, out)
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_tasks_of_any_name_have_columns_of_their_own(images, out, classes):
+    model = wrap_backbone("timm/test_resnet", tasks=4, num_classes=classes).eval()
+    model.preprocessing = Preprocessing((64, 64), 64)
+    model.classes = ("image", "error", "smile", "smile")
+    explain(model, images, out)
+    with (out / "report.csv").open(newline="") as file:
+        head, *lines = csv.reader(file)
+    assert len(set(head)) == len(head) == len(lines[0])
+    with torch.no_grad(), Image.open(images / "cat/0.jpg") as image:
+        logits = model(model.preprocessing(image)[None]).perception_logits[0]
+    cells = dict(zip(head, lines[0], strict=True))
+    assert cells["image"] == "cat/0.jpg"
+    if classes is None:
+        assert float(cells["error (task 1)"]) == pytest.approx(logits[1].item(), abs=1e-5)
+    else:
+        assert int(cells["smile (task 3): class"]) == int(logits[:, 3].argmax())
+
+
 def test_tasks_have_their_columns(images, out):
     model = wrap_backbone("timm/test_resnet", tasks=2).eval()
     model.preprocessing, model.classes = Preprocessing((64, 64), 64), ("smiles", "glasses")
@@ -153,9 +251,9 @@ def test_tasks_have_their_columns(images, out):
         values = model(model.preprocessing(image)[None]).perception_logits[0]
     assert float(table["dog/0.png"]["smiles"]) == pytest.approx(values[0].item(), abs=1e-5)
     assert float(table["dog/0.png"]["glasses"]) == pytest.approx(values[1].item(), abs=1e-5)
-    with pytest.raises(ValueError, match="several tasks have no confidence"):
+    with pytest.raises(ValueError, match="top is 2, expected none for a network without classes"):
         explain(model, images, out, top=2)
-    with pytest.raises(ValueError, match="Grad-CAM is for networks of classes"):
+    with pytest.raises(ValueError, match="method is gradcam and top None, expected neither"):
         explain(model, images, out, method="gradcam")
 
 

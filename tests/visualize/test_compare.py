@@ -78,6 +78,24 @@ def test_layer_is_the_last_feature_map(name, layer):
     assert not any(module._forward_hooks for module in LogitsOnly(model).modules())
 
 
+@pytest.mark.parametrize("library", ["torchcam.methods", "pytorch_grad_cam"])
+def test_frozen_network_is_compared_and_gradients_are_kept(model, photographs, monkeypatch, library):
+    other = {"torchcam.methods", "pytorch_grad_cam"} - {library}
+    monkeypatch.setitem(sys.modules, other.pop(), None)
+    weight = next(model.parameters())
+    weight.grad = torch.ones_like(weight)
+    free = compare(model, photographs, ["gradcam"])
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+    assert sum(parameter.grad is not None for parameter in model.parameters()) == 1
+    assert compare(model.requires_grad_(False), photographs, ["gradcam"]).tobytes() == free.tobytes()
+
+
+def test_half_precision_and_thin_images_are_compared(model, photographs):
+    model.preprocessing = Preprocessing((40, 200), (40, 200))
+    assert compare(model, photographs, ["abn", "gradcam"]).width == 2 * 232 + 224
+    compare(model.bfloat16(), photographs, ["abn", "gradcam"])
+
+
 def test_what_cannot_be_compared_is_refused(model, photographs, monkeypatch):
     with pytest.raises(ValueError, match=r"methods are \['gradcm'\], expected some of 'abn', 'gradcam'"):
         compare(model, photographs, ["gradcm"])

@@ -5,7 +5,8 @@ import hashlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from abn.images import files_in, ignored, image_paths, read_image
+from abn.modules.inputs import resize_maps
 from abn.modules.maps import MAPS
 from abn.network import ABN
 from abn.preprocessing import stated_preprocessing
@@ -25,9 +27,11 @@ from abn.report.page import write_page
 from abn.report.pictures import PANEL, draw
 from abn.saving import replacing
 from abn.visualize.comparison import METHODS, cam_maps
-from abn.visualize.overlays import Sign, default_colormap, over_colors
+from abn.visualize.overlays import Sign, default_colormap, over_colors, overlay
 from abn.visualize.predictions import is_of_classes
 
+Draw = Callable[[], Image.Image]
+JOURNAL, TABLE, PAGE = ".report.jsonl", "report.csv", "report.html"
 _logger = logging.getLogger("abn.report")
 
 
@@ -39,6 +43,8 @@ def explain(
     batch_size: int = 16,
     rescale: bool = False,
     sign: Sign | None = None,
+    opacity: float = 0.5,
+    colormap: str | None = None,
     of_class: int | None = None,
     method: str | None = None,
     top: int | None = None,
@@ -60,6 +66,8 @@ def explain(
             Maps without an upper bound, as in official SE-ResNets, are stretched unless ``sign`` is given.
         sign: Which part to show of maps that have both signs, as in official networks of several tasks,
             see :func:`abn.visualize.overlay`. Default: both.
+        opacity: Opacity of the maps over the images, 0 to 1.
+        colormap: Name of a colour map of matplotlib, see :func:`abn.visualize.overlay`.
         of_class: Class whose evidence to show, see :meth:`abn.ABN.class_map`. Default: the map of the
             network, which shows the classes that the network sees.
         method: Another method whose map is drawn beside the network's: ``"gradcam"`` or another of
@@ -75,7 +83,8 @@ def explain(
         ImportError: If no library for ``method`` is installed.
         OSError: If the folder ``out`` cannot be made, or the disk is full.
         ValueError: If the network does not run on RGB images prepared for it, or has no class ``of_class``,
-            if ``out`` is the folder of the images, or ``method`` or ``top`` is not as described.
+            if ``out`` is the folder of the images or holds files of these names that no run wrote, or
+            ``method`` or ``top`` is not as described, or is given for a network without classes.
     """
     paths = image_paths(source, out)
     if method is not None and method not in METHODS:
@@ -85,37 +94,64 @@ def explain(
     if source.is_dir() and (ignored_files := ignored(files_in(source, out))):
         _logger.warning("%s: %s", source, ignored_files)
     root = source if source.is_dir() else source.parent
-    run = _Run(model.eval(), root, out, batch_size, rescale, sign, of_class, method)
+    drawn: dict[str, Any] = {"rescale": rescale, "sign": sign, "opacity": opacity, "colormap": colormap}
+    overlay(Image.new("RGB", (1, 1)), torch.zeros(1, 1), **drawn)  # raises its errors before any work is done
+    run = _Run(model.eval(), root, out, batch_size, drawn, of_class, method, top)
     names = [path.relative_to(root).as_posix() for path in paths]
-    run.out.mkdir(parents=True, exist_ok=True)
-    journal = Journal(out / ".report.jsonl", run.identity())
-    skipped: dict[Path, str] = {}
     pictures = _pictures_of(names)
+    out.mkdir(parents=True, exist_ok=True)
+    journal = Journal(out / JOURNAL, run.identity())
+    _check_nothing_of_others(out, journal, pictures.values())
+    skipped: dict[Path, str] = {}
+    expected = pictures if top is None else {}
     fresh = [
         path
         for path, name in zip(paths, names, strict=True)
-        if not run.is_done(path, journal.entries.get(name), pictures[name] if top is None else None)
+        if not run.is_done(path, journal.entries.get(name), expected.get(name))
     ]
-    run.process(fresh, journal, skipped, pictures if top is None else {})
-    entries = [journal.entries[name] for name in names if name in journal.entries]
+    run.process(fresh, journal, skipped, expected)
     if top is not None:
-        if any(entry.of_tasks for entry in entries):
-            raise ValueError(f"top is {top}, but several tasks have no confidence: leave it out")
-        least_sure = sorted(
-            (entry for entry in entries if entry.answers), key=lambda entry: entry.answers[0][1]
-        )
-        chosen = [root / entry.image for entry in least_sure[:top]]
-        run.process(chosen, journal, skipped, pictures)
-    write_table(out / "report.csv", entries)
-    title = f"{root.name}: where the network looks"
-    write_page(out / "report.html", entries, title=title, colormap=default_colormap(run.sign))
+        sure = [entry for entry in map(journal.entries.get, names) if entry is not None and entry.answers]
+        if any(entry.of_tasks for entry in sure):
+            raise ValueError(f"top is {top}, expected none for a network without classes")
+        chosen = {entry.image for entry in sorted(sure, key=lambda entry: entry.answers[0].value)[:top]}
+        for entry in sure:
+            if entry.image not in chosen:
+                journal.entries[entry.image] = replace(entry, picture=None)
+        late = [
+            path
+            for path, name in zip(paths, names, strict=True)
+            if name in chosen and not run.is_done(path, journal.entries[name], pictures[name])
+        ]
+        run.process(late, journal, skipped, pictures)
+    entries = [journal.entries[name] for name in names]
+    journal.close(entries)
+    write_table(out / TABLE, entries)
+    title = f"{root.resolve().name}: where the network looks".encode(errors="replace").decode()
+    write_page(
+        out / PAGE,
+        entries,
+        title=title,
+        colormap=colormap or default_colormap(run.sign),
+        opacity=opacity,
+        map_names=[] if method is None else ["the network", METHODS[method][0]],
+    )
     return skipped
 
 
+def _check_nothing_of_others(out: Path, journal: Journal, pictures: Iterable[str]) -> None:
+    """Raises a ValueError if a file would be replaced that no run wrote."""
+    files = [name for name in pictures if name not in journal.pictures]
+    if not journal.path.is_file():
+        files += [TABLE, PAGE]
+    if known := [name for name in files if (out / name).is_file()]:
+        raise ValueError(f"{out / known[0]} exists, and is not from a run before: take another folder")
+
+
 def _pictures_of(names: Sequence[str]) -> dict[str, str]:
-    """Returns the name of the picture of each image. No image of a user has this name by chance."""
+    """Returns the name of the picture of each image. No two are equal."""
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    count = Counter(stems.values())
+    count = Counter([*stems.values(), *names])
     return {name: f"{stem if count[stem] == 1 else name}_map.png" for name, stem in stems.items()}
 
 
@@ -128,19 +164,21 @@ class _Run:
         root: Path,
         out: Path,
         batch_size: int,
-        rescale: bool,
-        sign: Sign | None,
+        drawn: dict[str, Any],
         of_class: int | None,
         method: str | None,
+        top: int | None,
     ) -> None:
         kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
+        rescale, sign = drawn["rescale"], drawn["sign"]
         if kind.signed and not rescale:
             sign = sign or "both"
         self.model, self.root, self.out, self.batch_size = model, root, out, batch_size
-        self.sign, self.of_class, self.method = sign, of_class, method
+        self.sign, self.of_class, self.method, self.top = sign, of_class, method, top
         self.rescale = rescale or (sign is None and not kind.bounded)
+        self.drawn = {**drawn, "rescale": self.rescale, "sign": sign}
         self.preprocessing = stated_preprocessing(model)
-        self.device = next(model.parameters()).device
+        self.weight = next(model.parameters())
         self.notes = []
         if of_class is not None:
             names = model.classes or ()
@@ -151,21 +189,25 @@ class _Run:
 
     def identity(self) -> dict[str, Any]:
         """Returns what makes two runs equal, for JSON."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(repr(self.model).encode())  # with the kind of map and the mechanism
         for value in self.model.state_dict().values():
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         classes = self.model.classes
         return {
-            "weights": digest.hexdigest(),
+            "network": digest.hexdigest(),
+            "folder": str(self.root.resolve()),
             "preprocessing": str(self.preprocessing),
             "classes": None if classes is None else list(classes),
-            **{name: getattr(self, name) for name in ("rescale", "sign", "of_class", "method")},
+            "drawn": self.drawn,
+            "of_class": self.of_class,
+            "method": self.method,
         }
 
     def is_done(self, path: Path, entry: Entry | None, picture: str | None) -> bool:
-        """Tells whether an image was explained before, and has not changed."""
-        done = entry is not None and path.is_file() and entry.changed == path.stat().st_mtime
-        return done and (picture is None or (self.out / picture).is_file())
+        """Tells whether an image was explained before, and has not changed, and has this picture."""
+        if entry is None or not path.is_file() or entry.stamp != _stamp(path):
+            return False
+        return picture is None or (entry.picture == picture and (self.out / picture).is_file())
 
     def process(
         self,
@@ -178,41 +220,44 @@ class _Run:
         with progress(len(paths), " images") as bar:
             for start in range(0, len(paths), self.batch_size):
                 chosen = paths[start : start + self.batch_size]
-                for path, entry, picture in self._explained(chosen):
-                    error = entry.error
-                    if picture is not None and (name := pictures.get(entry.image)) is not None:
-                        error = _saved(picture(), self.out / name)
-                    if error is not None:
-                        skipped[path] = error
-                        tqdm.write(f"skipped: {error}", file=sys.stderr)
+                for path, entry, make_picture in self._explained(chosen):
+                    name = pictures.get(entry.image)
+                    if make_picture is not None and name is not None:
+                        entry = replace(entry, picture=name)
+                        journal.add(entry)  # first, so that the picture is known to be ours
+                        if (error := _saved(make_picture(), self.out / name)) is not None:
+                            entry = replace(entry, picture=None, error=error)
                     journal.add(entry)
+                    if entry.error is not None:
+                        skipped[path] = entry.error
+                        tqdm.write(f"skipped: {entry.error}", file=sys.stderr)
                 bar.update(len(chosen))
 
-    def _explained(
-        self, paths: Sequence[Path]
-    ) -> Iterator[tuple[Path, Entry, Callable[[], Image.Image] | None]]:
+    def _explained(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Entry, Draw | None]]:
         """Yields for each image its entry, and a function that draws its picture."""
         images, views, read = [], [], []
         for path in paths:
             name = path.relative_to(self.root).as_posix()
             try:
-                changed, image = path.stat().st_mtime, read_image(path)
+                stamp, image = _stamp(path), read_image(path)
                 images.append(self.preprocessing(image))
                 views.append(self.preprocessing.view(image, longest=PANEL))  # the image itself may be large
-                read.append((path, name, changed))
+                read.append((path, name, stamp))
             except OSError as error:
                 yield path, Entry(name, error=str(error)), None
         if not images:
             return
-        logits, maps, others = self._maps(torch.stack(images).to(self.device))
-        arguments: dict[str, Any] = {"sign": self.sign, "rescale": self.rescale}
+        results = self._maps(torch.stack(images).to(self.weight.device, self.weight.dtype))
         classes = self.model.classes
-        for (path, name, changed), view, scores, of_image, other in zip(
-            read, views, logits, maps, others, strict=True
-        ):
-            shown = over_colors(of_image, self.rescale, self.sign).clamp(0, 1)
-            entry = entry_of(name, changed, view, scores, of_image, shown, classes)
-            yield path, entry, partial(draw, view, of_image, scores, classes, arguments, self.notes, other)
+        for (path, name, stamp), view, logits, maps, others in zip(read, views, *results, strict=True):
+            if not logits.isfinite().all():
+                raise ValueError(f"the network's answer to {path} is not a number: did its training diverge?")
+            parts = maps.split(1) if self.rescale else [maps]  # each map is stretched alone
+            shown = torch.cat([over_colors(part, self.rescale, self.sign) for part in parts]).clamp(0, 1)
+            size = (shown.shape[1], shown.shape[2])
+            shown = torch.cat([shown, *(resize_maps(other[None], size)[0] for other in others)])
+            entry = entry_of(name, stamp, view, logits, maps, shown, classes)
+            yield path, entry, partial(draw, view, maps, logits, classes, self.drawn, self.notes, others)
 
     def _maps(self, images: Tensor) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
         """Returns scores, maps (B, T, h, w), and for each image the maps of other methods, one or none."""
@@ -226,12 +271,19 @@ class _Run:
             raise ValueError(f"the network does not run on images {tuple(images.shape)}: {error}") from error
         logits = output.perception_logits.float().cpu()
         others: list[list[Tensor]] = [[] for _ in images]
+        if not is_of_classes(logits[0], maps[0]) and (self.method is not None or self.top is not None):
+            raise ValueError(
+                f"method is {self.method} and top {self.top}, expected neither for a network without classes"
+            )
         if self.method is not None:
-            if not is_of_classes(logits[0], maps[0]):
-                raise ValueError(f"{METHODS[self.method][0]} is for networks of classes, of one task")
             of_method = cam_maps(self.model, images, self.method, logits.argmax(dim=1))
             others = [[one.float().cpu()] for one in of_method]
         return logits, maps.float().cpu(), others
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
 
 
 def _saved(picture: Image.Image, target: Path) -> str | None:

@@ -1,6 +1,7 @@
 """The page ``report.html``: one file, without a server, in which one sorts and filters the images."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -16,7 +17,15 @@ _HEATMAP = Path(__file__).parents[1] / "editor" / "static" / "heatmap.js"
 """The page draws maps as the page for edited maps does."""
 
 
-def write_page(path: Path, entries: Sequence[Entry], *, title: str, colormap: str) -> None:
+def write_page(
+    path: Path,
+    entries: Sequence[Entry],
+    *,
+    title: str,
+    colormap: str,
+    opacity: float,
+    map_names: Sequence[str],
+) -> None:
     """Writes the page.
 
     Args:
@@ -24,21 +33,20 @@ def write_page(path: Path, entries: Sequence[Entry], *, title: str, colormap: st
         entries: The images, in their order.
         title: What the page is about: the network and the folder.
         colormap: Name of a colour map of matplotlib, for the maps.
+        opacity: Opacity of the maps, 0 to 1.
+        map_names: Names of the maps of an image, if they are those of several methods. Else empty.
     """
     colors = matplotlib.colormaps[colormap](range(256), bytes=True)[:, :3].tolist()
     images = [{**asdict(entry), "correct": entry.correct} for entry in entries]
-    data = json.dumps({"images": images, "colors": colors}).replace(
-        "<", "\\u003c"
-    )  # no tag may end the script
+    data = {"images": images, "colors": colors, "opacity": opacity, "mapNames": list(map_names)}
     text = (_STATIC / "report.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": escape(title),
         "STYLE": (_STATIC / "report.css").read_text(encoding="utf-8"),
         "SCRIPT": _without_export(_HEATMAP) + (_STATIC / "report.js").read_text(encoding="utf-8"),
-        "DATA": data,
+        "DATA": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),  # no tag may end the script
     }
-    for name, part in parts.items():
-        text = text.replace(f"{{{{{name}}}}}", part, 1 if name == "DATA" else -1)
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)  # in one pass: data may hold braces
     with replacing(path) as file:
         file.write_text(text, encoding="utf-8")
 

@@ -38,7 +38,8 @@ def draw(
         names = names_of(logits, classes)
         lines = [f"{100 * share:5.1f} %  {names[index]}" for index, share in top5(logits)]
         panels = [view, overlay(view, attention_maps[0], **overlay_arguments)]
-        panels += [overlay(view, other) for other in others]
+        style: dict[str, Any] = {name: overlay_arguments.get(name) for name in ("opacity", "colormap")}
+        panels += [overlay(view, other, **style) for other in others]
         count = len(panels)
         return with_text(
             tile(panels, columns=count),

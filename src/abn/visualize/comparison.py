@@ -1,7 +1,6 @@
 """Shows a network's own map beside the maps that torch-cam or grad-cam make of it."""
 
 import importlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from abn.modules.maps import MAPS
 from abn.network import ABN, LogitsOnly
 from abn.preprocessing import Preprocessing
 from abn.visualize.overlays import overlay
@@ -69,8 +69,9 @@ def compare(
             f"got {len(photographs)} images and {len(methods)} methods, expected at least one of each"
         )
     preprocessing = model.preprocessing or Preprocessing()
-    device = next(model.parameters()).device
-    batch = torch.stack([preprocessing(image) for image in photographs]).to(device)
+    weight = next(model.parameters())
+    device = weight.device
+    batch = torch.stack([preprocessing(image) for image in photographs]).to(device, weight.dtype)
     with torch.no_grad():
         _, logits, own = model.eval()(batch)
     if logits.ndim != 2 or logits.shape[1] == 1 or own.shape[1] > 1:
@@ -92,10 +93,15 @@ def compare(
             own = model.class_map(batch, chosen)
     maps = {method: own if method == "abn" else cam_maps(model, batch, method, chosen) for method in methods}
     titles = ["", *("ABN" if method == "abn" else METHODS[method][0] for method in methods)]
+    kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
+    own_arguments = {"rescale": True} if not kind.bounded and "sign" not in overlay_arguments else {}
     panels = []
     for index, image in enumerate(photographs):
         view = preprocessing.view(image, longest=panel_size)
-        row = [view, *(overlay(view, maps[method][index].float(), **overlay_arguments) for method in methods)]
+        row = [view]
+        for method in methods:
+            arguments = {**own_arguments, **overlay_arguments} if method == "abn" else overlay_arguments
+            row.append(overlay(view, maps[method][index].float(), **arguments))
         row = [padded(panel, panel_size) for panel in row]
         if index == 0:
             row = [with_text(panel, [title], above=True) for panel, title in zip(row, titles, strict=True)]
@@ -122,6 +128,8 @@ def cam_maps(model: ABN, images: Tensor, method: str, classes: Tensor) -> Tensor
     title, name = METHODS[method]
     view, layer = LogitsOnly(model), last_feature_map(model, images[:1])
     numbers = classes.tolist()
+    images = images.detach().clone().requires_grad_()  # the network itself may be frozen
+    gradients = {parameter: parameter.grad for parameter in model.parameters()}
     with torch.enable_grad():
         if (library := _imported("torchcam.methods")) is not None:
             with getattr(library, name)(view, layer) as explain:
@@ -133,6 +141,8 @@ def cam_maps(model: ABN, images: Tensor, method: str, classes: Tensor) -> Tensor
                 maps = torch.from_numpy(explain(images, outputs))[:, None]
         else:
             raise ImportError(f"{title} is computed by torch-cam or grad-cam: pip install torchcam")
+    for parameter, gradient in gradients.items():
+        parameter.grad = gradient  # grad-cam replaces them
     of_method: Tensor = maps.detach().nan_to_num().clamp(0, 1)
     return of_method
 
@@ -162,7 +172,7 @@ def last_feature_map(model: ABN, images: Tensor) -> nn.Module:
         )
     layer, shape = found[-1]
     height, width = images.shape[2:]
-    if not math.isclose(height / shape[2], width / shape[3], rel_tol=0.3):
+    if abs(shape[2] - shape[3] * height / width) > 1:  # beyond rounding
         raise ValueError(
             f"the last feature map, of {type(layer).__name__}, has shape {tuple(shape)}, with its channels "
             "last, which torch-cam and grad-cam do not read"

@@ -1,7 +1,9 @@
-const { images, colors } = JSON.parse(document.getElementById("data").textContent);
+const { images, colors, opacity, mapNames } = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
-const confidence = ({ answers }) => (answers.length ? answers[0][1] : null);
+const confidence = ({ answers, of_tasks }) => (answers.length && !of_tasks ? answers[0][1] : null);
 const predicted = (image) => (image.of_tasks || !image.answers.length ? null : image.answers[0][0]);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const valueOf = ({ of_tasks }, [, value, number]) => (number !== null ? `${number} (${percent(value)})` : of_tasks ? value.toPrecision(3) : percent(value));
 const MOST_CLASSES = 20; // of the confusion matrix; of more classes, the commonest mistakes are listed
 const seen = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) if (isIntersecting) drawMap(target);
@@ -32,9 +34,8 @@ function figureOf(image, index) {
   figure.classList.toggle("mistake", image.correct === false);
   const caption = document.createElement("figcaption");
   caption.append(text("strong", image.image));
-  if (image.error !== null) {
-    caption.append(text("span", image.error, "verdict"));
-  } else {
+  if (image.error !== null) caption.append(text("span", image.error, "verdict"));
+  if (image.thumbnail) {
     const picture = text("div", "", "picture");
     const view = new Image();
     view.alt = image.image;
@@ -47,9 +48,9 @@ function figureOf(image, index) {
     figure.append(picture);
     if (image.label !== null) caption.append(text("span", `is ${image.label}${image.correct ? "" : ", mistake"}`, image.correct ? "" : "verdict"));
     const answers = document.createElement("ol");
-    for (const [name, value] of image.answers) {
+    for (const answer of image.answers) {
       const row = document.createElement("li");
-      row.append(text("span", name), text("span", image.of_tasks ? value.toPrecision(3) : `${(100 * value).toFixed(1)} %`));
+      row.append(text("span", answer[0]), text("span", valueOf(image, answer)));
       answers.append(row);
     }
     caption.append(answers);
@@ -114,6 +115,7 @@ function pickButton(count, label, prediction) {
   button.title = `Show images of ${label} predicted as ${prediction}`;
   button.onclick = () => {
     element("which").value = "all";
+    element("search").value = "";
     element("label").value = label;
     element("prediction").value = prediction;
     show();
@@ -155,16 +157,19 @@ function list(counts) {
 
 for (const name of namesIn(images.map(({ label }) => label))) element("label").append(new Option(name, name));
 for (const name of namesIn(images.map(predicted))) element("prediction").append(new Option(name, name));
-const tasks = images.find(({ of_tasks, size }) => of_tasks && size[0] > 1);
-if (tasks) {
-  element("task-choice").hidden = false;
-  tasks.answers.forEach(([name], number) => element("task").append(new Option(name, number)));
-}
+const tasks = images.find(({ of_tasks }) => of_tasks);
+if (tasks) element("order").disabled = true;
+const names = tasks && tasks.size[0] > 1 ? tasks.answers.map(([name]) => name) : mapNames;
+element("task-choice").hidden = !names.length;
+names.forEach((name, number) => element("task").append(new Option(name, number)));
+document.body.style.setProperty("--opacity", opacity);
 const right = images.filter(({ correct }) => correct === true).length;
 const judged = images.filter(({ correct }) => correct !== null).length;
 element("summary").textContent = `${images.length} images${judged ? `; ${right} of ${judged} right: ${(100 * right / judged).toFixed(1)} %` : ""}`;
 element("controls").addEventListener("input", show);
 element("controls").addEventListener("submit", (event) => event.preventDefault());
-element("task").addEventListener("input", () => document.querySelectorAll("canvas").forEach((canvas) => seen.observe(canvas)));
+element("task").addEventListener("input", () => {
+  for (const figure of figures) figure.querySelectorAll("canvas").forEach((canvas) => seen.observe(canvas));
+});
 matrix();
 show();
