@@ -172,7 +172,7 @@ def test_exported_networks_are_loaded_as_the_documentation_says(tmp_path, monkey
             )
     with Image.open("map.png") as picture:
         assert picture.size == (64, 64)
-        assert picture.getextrema()[1] > 200  # the map's maximum is 1
+        assert min(high for _, high in picture.getextrema()) > 200  # the map's maximum is 1
 
 
 @pytest.mark.slow
