@@ -120,6 +120,7 @@ def test_other_size_keeps_the_part_that_is_seen():
         ({"resize": 0}, "resize is 0, expected pixels"),
         ({"resize": None}, "resize is None, expected pixels"),
         ({"mean": (0.5,)}, "mean is .*three numbers"),
+        ({"mean": (123.7, 116.3, 103.5)}, "mean is .*expected 0 to 1: divide mean and std by 255"),
         ({"std": (0.5, 0.5, 0.0)}, "std is .*above 0"),
         ({"std": (0.5, 0.5, float("nan"))}, "std is .*three numbers"),
         ({"size": (224, 10**6)}, "size is .* of 1 to 10000 pixels"),

@@ -67,6 +67,8 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not (is_tuple_of(values, (int, float), 3) and all(map(math.isfinite, values))):
                 raise ValueError(f"{name} is {values!r}, expected three numbers: of red, green and blue")
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean is {self.mean!r}, expected 0 to 1: divide mean and std by 255")
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std!r}, expected numbers above 0")
         if self.interpolation not in list(_RESAMPLING):

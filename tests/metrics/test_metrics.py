@@ -362,6 +362,7 @@ def effect(images: int = 2, labels: int = 2, train: bool = False, replacement: s
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: box_masks(torch.tensor([[0, 0.5, 0.25, 1]]), (8, 6)), r"expected pixels.*\[6, 8\] \* 2"),
         (lambda: box_masks(torch.ones(2, 3), (8, 8)), r"boxes \(3,\), expected \(4,\) or \(N, 4\)"),
         (lambda: metrics.pointing_game(MAPS, MASKS, -1), "tolerance is -1"),
         (lambda: metrics.pointing_game(MAPS[:1], MASKS), "maps for 1 images"),

@@ -22,7 +22,7 @@ def box_masks(boxes: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor
         (B, H, W), bool: True where any box of the image is.
 
     Raises:
-        ValueError: If the boxes have another shape.
+        ValueError: If the boxes have another shape, or seem to be shares of the image instead of pixels.
 
     Example:
         >>> box_masks(torch.tensor([[1, 0, 3, 2]]), size=(2, 4)).int()
@@ -33,6 +33,16 @@ def box_masks(boxes: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor
     for image_boxes in boxes:
         if image_boxes.ndim > 2 or image_boxes.shape[-1] != 4:
             raise ValueError(f"an image has boxes {tuple(image_boxes.shape)}, expected (4,) or (N, 4)")
+        if (
+            image_boxes.is_floating_point()
+            and image_boxes.numel()
+            and image_boxes.max() <= 1
+            and (image_boxes % 1).any()
+        ):
+            raise ValueError(
+                f"an image has boxes up to {image_boxes.max():.3g}, expected pixels: multiply shares of the "
+                f"image by its width and height, boxes * torch.tensor([{size[1]}, {size[0]}] * 2)"
+            )
         x1, y1, x2, y2 = image_boxes.reshape(-1, 4, 1, 1).unbind(1)  # (N, 1, 1) each
         y = torch.arange(size[0], device=image_boxes.device)[:, None]
         x = torch.arange(size[1], device=image_boxes.device)

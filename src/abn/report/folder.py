@@ -221,13 +221,14 @@ class _Run:
             for start in range(0, len(paths), self.batch_size):
                 chosen = paths[start : start + self.batch_size]
                 for path, entry, make_picture in self._explained(chosen):
-                    name = pictures.get(entry.image)
-                    if make_picture is not None and name is not None:
-                        entry = replace(entry, picture=name)
-                        journal.add(entry)  # first, so that the picture is known to be ours
-                        if (error := _saved(make_picture(), self.out / name)) is not None:
+                    if make_picture is not None:
+                        entry = replace(entry, picture=pictures.get(entry.image))
+                    journal.add(entry)  # before the picture is written, so that it is known to be ours
+                    if make_picture is not None and entry.picture is not None:
+                        error = _saved(make_picture(), self.out / entry.picture)
+                        if error is not None:
                             entry = replace(entry, picture=None, error=error)
-                    journal.add(entry)
+                            journal.add(entry)
                     if entry.error is not None:
                         skipped[path] = entry.error
                         tqdm.write(f"skipped: {entry.error}", file=sys.stderr)
