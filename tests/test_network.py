@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from abn import ABN, ABNLoss, ABNOutput, AttentionBranch, PerceptionBranch, wrap_backbone
+from abn.modules.inputs import check_images
 
 
 def small_network() -> ABN:
@@ -105,15 +106,17 @@ def test_integer_images_are_refused():
         small_network()(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
 
 
-def test_infinities_of_both_signs_are_no_nan(images):
-    images[0, 0, 0, :2] = torch.tensor([torch.inf, -torch.inf])  # whose sum is NaN
-    assert len(small_network()(images).perception_logits) == 2
-
-
-def test_nan_images_are_refused_and_counted(images):
-    images[1, 0, 3, 3] = torch.nan
-    with pytest.raises(ValueError, match="1 of 2 images hold NaN"):
+@pytest.mark.parametrize("values", [[torch.nan], [torch.inf], [torch.inf, -torch.inf]])
+def test_images_that_are_not_finite_are_refused_and_counted(images, values):
+    images[1, 0, 3, : len(values)] = torch.tensor(values)
+    with pytest.raises(ValueError, match="1 of 2 images hold NaN or infinite values"):
         small_network()(images)
+
+
+def test_bright_images_in_half_precision_pass_though_their_sum_overflows():
+    images = torch.full((1, 3, 256, 256), 10.0, dtype=torch.float16)
+    check_images(images)
+    assert images.sum().isinf()
 
 
 def test_vmap_over_images():

@@ -97,9 +97,9 @@ class ABN(nn.Module):
         Raises:
             TypeError: If the images are no tensor, or not floating point.
             ValueError: If the images are not (B, C, H, W) with as many channels as the network was made for,
-                hold NaN, or are so small that their features have a single pixel; or if ``attention_map`` has
-                another shape, type or range. Values are checked on the CPU alone, and not in a compiled or
-                exported model: on other devices every call would wait for the device.
+                are not finite, or are so small that their features have a single pixel; or if
+                ``attention_map`` has another shape, type or range. Values are checked on the CPU alone, and
+                not in a compiled or exported model: on other devices every call would wait for the device.
         """
         if not torch.compiler.is_compiling():
             check_images(images)
@@ -140,7 +140,7 @@ class ABN(nn.Module):
 
         Raises:
             TypeError: If the images are no tensor, or not floating point.
-            ValueError: If the images are not (B, C, H, W) or hold NaN, if a class does not exist, or if the
+            ValueError: If the images are not (B, C, H, W) or not finite, if a class does not exist, or if the
                 network's map is not made of evidence for classes, as the maps of official networks and of
                 several tasks are not.
 

@@ -689,7 +689,8 @@ def test_scripts_of_the_documentation_run(own_photos, tmp_path, monkeypatch):
 
     def blocks(name):
         page = (EXAMPLES.parent / "docs" / name).read_text(encoding="utf-8")
-        return [part.split("```")[0] for part in page.split("```python\n")[1:]]
+        code = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+        return [block for block in code if not block.startswith(">>>")]  # those are doctests
 
     picture, script, edits = blocks("training.md")
     for shown, short in (
