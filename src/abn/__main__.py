@@ -120,6 +120,19 @@ def _add_images_and_network(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="weights for a timm/... or torchvision/... model (default: pretrained weights of its library)",
     )
+    command.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="height and width of the images that a timm/... or torchvision/... model sees; larger images "
+        "make a finer map (default: what the model asks for)",
+    )
+    command.add_argument(
+        "--split",
+        metavar="NAME",
+        help="where a timm/... or torchvision/... model is cut, see abn.find_splits; an earlier place makes "
+        "a finer map (default: where its last stage begins)",
+    )
     _add_mechanism_and_map(command)
     command.add_argument(
         "--device",
@@ -209,10 +222,12 @@ def _on_cpu(arguments: argparse.Namespace) -> ABN:
     """Loads a saved network, or turns a pretrained classifier into one."""
     library = arguments.model.partition("/")[0]
     if library not in ("timm", "torchvision") or Path(arguments.model).exists():
-        if arguments.backbone_weights is not None:
-            raise ValueError(
-                f"--backbone-weights is for --model timm/... or torchvision/..., not for {arguments.model}"
-            )
+        for option in ("backbone_weights", "image_size", "split"):
+            if getattr(arguments, option) is not None:
+                name = option.replace("_", "-")
+                raise ValueError(
+                    f"--{name} is for --model timm/... or torchvision/..., not for {arguments.model}"
+                )
         return hub.load(arguments.model, mechanism=arguments.mechanism, map=arguments.map)
     weights: dict[str, Any] = {"backbone_weights": arguments.backbone_weights}
     if arguments.backbone_weights is None:
@@ -223,6 +238,8 @@ def _on_cpu(arguments: argparse.Namespace) -> ABN:
             start="pretrained",  # fails without weights: maps of new heads mean nothing
             map=arguments.map,
             mechanism=arguments.mechanism,
+            input_size=arguments.image_size,
+            split=arguments.split,
             **weights,
         ).eval()
     except RuntimeError as error:  # timm has no weights of this name

@@ -152,6 +152,17 @@ def test_map_of_a_class_is_shown_and_left_again(page):
     assert page.get_by_role("button", name="Fill").is_enabled()
 
 
+def test_brush_and_colours_are_as_they_were_left(page):
+    bars(page)
+    page.keyboard.press("]")
+    page.get_by_label("Colours").select_option("viridis")
+    page.reload()
+    bars(page)
+    assert page.get_by_label("Size").input_value() == "14"
+    assert page.get_by_label("Colours").input_value() == "viridis"
+    assert page.locator("#size + output").text_content() == "14 %"
+
+
 def test_two_windows_lose_no_edit(page, open_page, edits):
     other = open_page()
     for window, key in ((page, "f"), (other, "Delete")):

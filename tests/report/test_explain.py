@@ -1,5 +1,6 @@
 """``python -m abn explain``: pictures of where a network looks."""
 
+import json
 import subprocess
 import sys
 
@@ -233,6 +234,24 @@ def test_evidence_for_a_class_is_shown_by_name_or_number(
 def test_class_that_is_none_is_refused(words, message, tmp_path, monkeypatch, images, backbone_weights):
     model = ["--model", "torchvision/mobilenet_v2", "--backbone-weights", backbone_weights]
     assert message in call(monkeypatch, images / "a.png", *model, *words, "--out", tmp_path / "out")
+
+
+def test_larger_images_and_earlier_splits_make_finer_maps(tmp_path, monkeypatch, images, backbone_weights):
+    model = ["--model", "torchvision/mobilenet_v2", "--backbone-weights", backbone_weights]
+    sizes = []
+    for words in ([], ["--image-size", 320], ["--split", "features.6"]):
+        out = tmp_path / f"out{len(sizes)}"
+        assert call(monkeypatch, images / "a.png", *model, *words, "--out", out) == 0
+        sizes.append(json.loads((out / ".report.jsonl").read_text())["entry"]["size"])
+    assert sizes == [[1, 14, 14], [1, 20, 20], [1, 28, 28]]
+    message = call(monkeypatch, images / "a.png", *model, "--split", "nowhere", "--out", tmp_path / "out")
+    assert "cannot be cut at split='nowhere'" in message
+
+
+@pytest.mark.parametrize("words", [["--image-size", 320], ["--split", "layer3"]])
+def test_options_of_a_backbone_belong_to_a_backbone(tmp_path, monkeypatch, images, model, words):
+    message = call(monkeypatch, images, "--model", model, *words, "--out", tmp_path / "out")
+    assert f"{words[0]} is for --model timm/... or torchvision/..." in message
 
 
 def test_weights_of_a_backbone_belong_to_a_backbone(tmp_path, monkeypatch, images, model):

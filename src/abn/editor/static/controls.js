@@ -26,6 +26,18 @@ export function settings(colormaps) {
   };
 }
 
+const KEPT = ["size", "softness", "strength", "opacity", "colormap"];
+
+/** Sets sliders and colours as they were left, and keeps them for the next time. */
+function keepSettings() {
+  for (const id of KEPT) {
+    const kept = localStorage.getItem(`abn.${id}`);
+    if (kept !== null) element(id).value = kept;
+    if (!element(id).value) element(id).selectedIndex = 0; // a colour map that is no longer there
+    element(id).addEventListener("input", () => localStorage.setItem(`abn.${id}`, element(id).value));
+  }
+}
+
 /** Fills the lists, and hides what this network, or a page for reading alone, does not have. */
 export function prepare(folder) {
   element("colormap").append(...Object.keys(folder.colormaps).map((name) => new Option(name)));
@@ -39,6 +51,7 @@ export function prepare(folder) {
   element("read-only").hidden = !folder.readOnly;
   element("save").title = `Ctrl+S, into ${folder.edits}`;
   listKeys(element("key-list"));
+  keepSettings();
 }
 
 /** Lets the controls act on the page. */
