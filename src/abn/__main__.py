@@ -242,7 +242,9 @@ def _on_cpu(arguments: argparse.Namespace) -> ABN:
             split=arguments.split,
             **weights,
         ).eval()
-    except RuntimeError as error:  # timm has no weights of this name
+    except (RuntimeError, OSError) as error:  # there are no weights of this name, or no connection
+        if isinstance(error, OSError) and arguments.backbone_weights is not None:
+            raise
         raise ValueError(
             f"{library} gives no weights for {arguments.model}: {error}\nGive a file, --backbone-weights FILE"
         ) from error

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -252,6 +253,16 @@ def test_larger_images_and_earlier_splits_make_finer_maps(tmp_path, monkeypatch,
 def test_options_of_a_backbone_belong_to_a_backbone(tmp_path, monkeypatch, images, model, words):
     message = call(monkeypatch, images, "--model", model, *words, "--out", tmp_path / "out")
     assert f"{words[0]} is for --model timm/... or torchvision/..." in message
+
+
+def test_weights_that_cannot_be_fetched_can_be_given(tmp_path, monkeypatch, images):
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("abn.__main__.wrap_backbone", unreachable)
+    message = call(monkeypatch, images, "--model", "torchvision/resnet18", "--out", tmp_path / "out")
+    assert "gives no weights for torchvision/resnet18: <urlopen error" in message
+    assert "--backbone-weights FILE" in message
 
 
 def test_weights_of_a_backbone_belong_to_a_backbone(tmp_path, monkeypatch, images, model):
