@@ -72,6 +72,8 @@ def test_notebook_runs(name, shorter, capsys):
             source = "".join(cell["source"])
             for long, short in shorter.items():
                 source = source.replace(long, short)
+            assert "pretrained=True" not in source
+            assert 'weights="DEFAULT"' not in source
             exec(source, names)
     assert capsys.readouterr().out.strip()
     if name == "finetune":

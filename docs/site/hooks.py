@@ -7,8 +7,6 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-REPOSITORY: str | None = None
-"""Address of this project, such as ``"https://github.com/owner/abn"``. Without it, links to code are text."""
 _ROOT = Path(__file__).parents[2]
 _DOCS = _ROOT / "docs"
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
@@ -18,14 +16,16 @@ _IMAGE = re.compile(r"(!\[[^\]]*\]\()docs/")
 def on_files(files: Files, config: Any) -> Files:
     """Adds the start page."""
     text = _IMAGE.sub(r"\1", (_ROOT / "README.md").read_text(encoding="utf-8"))
-    files.append(File.generated(config, "index.md", content=_with_links_from(_ROOT, _DOCS, text)))
+    files.append(
+        File.generated(config, "index.md", content=_with_links_from(_ROOT, _DOCS, text, config.repo_url))
+    )
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Leads links to files outside of docs/ to the repository."""
     folder = (_DOCS / page.file.src_uri).parent
-    return _with_links_from(folder, folder, markdown)
+    return _with_links_from(folder, folder, markdown, config.repo_url)
 
 
 def on_page_content(html: str, page: Any, files: Files, **_: Any) -> str:
@@ -44,8 +44,11 @@ def on_page_content(html: str, page: Any, files: Files, **_: Any) -> str:
     return re.sub(r'href="([^":]+\.(?:md|ipynb)(?:#[^"]*)?)"', rewritten, html)
 
 
-def _with_links_from(folder: Path, new_folder: Path, text: str) -> str:
-    """Rewrites links relative to a folder, for a page in another folder."""
+def _with_links_from(folder: Path, new_folder: Path, text: str, repository: str | None) -> str:
+    """Rewrites links relative to a folder, for a page elsewhere. Links to code lead to the repository.
+
+    Without the address of the repository, links to code are text.
+    """
 
     def rewritten(match: re.Match[str]) -> str:
         title, target = match.groups()
@@ -57,9 +60,9 @@ def _with_links_from(folder: Path, new_folder: Path, text: str) -> str:
             return f"[{title}]({Path(os.path.relpath(full, new_folder)).as_posix()}{mark}{anchor})"
         if not full.exists():
             raise FileNotFoundError(f"a link leads to {full}, which does not exist")
-        if REPOSITORY is None:
+        if not repository:
             return title
         kind = "tree" if full.is_dir() else "blob"
-        return f"[{title}]({REPOSITORY}/{kind}/main/{full.relative_to(_ROOT).as_posix()})"
+        return f"[{title}]({repository}/{kind}/main/{full.relative_to(_ROOT).as_posix()})"
 
     return _LINK.sub(rewritten, text)

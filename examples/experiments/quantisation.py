@@ -120,7 +120,7 @@ def page(results: Sequence[dict[str, dict[str, float]]]) -> str:
             )
     libraries = [f"{name} {version(name)}" for name in ("torch", "onnxruntime")]
     versions = ", ".join([*libraries, f"Python {platform.python_version()}", platform.machine()])
-    return _PAGE.format(versions=versions, table=table(rows))
+    return _PAGE.format(rounds=ROUNDS, versions=versions, table=table(rows))
 
 
 _PAGE = """# Networks in 8 bits
@@ -133,7 +133,7 @@ measured it before, on twelve photographs of nature.
 
 On twenty photographs of ImageNet: how many each form gets *right*, and on how many it gives the *same answer*
 as the network in floats. *Maps*: the rank correlation of each map with the map in floats, 1 for the same
-order of all pixels. *Time*: prediction and map for one image, one thread, median of 20 rounds in turn.
+order of all pixels. *Time*: prediction and map for one image, one thread, median of {rounds} rounds in turn.
 
 {table}
 

@@ -159,8 +159,6 @@ def _models(_: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
     if arguments.rescale and arguments.sign:
         raise ValueError("--rescale and --sign exclude each other: leave one of them out")
     image_paths(arguments.source, arguments.out)  # raises its errors before a model is fetched

@@ -2,15 +2,12 @@
 
 import contextlib
 import functools
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-
-_logger = logging.getLogger("abn.images")
 
 UNREADABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that PIL recognises, but reads only with another program, or not at all."""
@@ -41,23 +38,17 @@ def image_paths(source: Path, out: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: If there is no image.
-        ValueError: If ``out`` is the folder of the images.
+        ValueError: If ``out`` is the folder of the images, or the name of the image is no text.
     """
     if source.is_file():
-        if not _is_text(source.name):
+        if not _is_text(source, source.parent):
             raise ValueError(f"the name {source.name!r} is no text: rename the file")
         return [source]
     if not source.is_dir():
         raise FileNotFoundError(f"there is no image and no folder {source}")
     if out.resolve() == source.resolve():
         raise ValueError(f"out is {out}, the folder of the images: take another")
-    paths = [path for path in files_in(source, out) if is_image(path)]
-    within = [path for path in files_in(source) if is_image(path) and not path.stem.endswith("_map")]
-    if (count := len(set(within).difference(paths))) > 0:
-        _logger.warning("%d images in %s are left out: pictures are written there", count, out)
-    if unnamed := [path for path in paths if not _is_text(str(path.relative_to(source)))]:
-        _logger.warning("%d images are left out: names such as %r are no text", len(unnamed), unnamed[0].name)
-        paths = [path for path in paths if path not in unnamed]
+    paths = [path for path in files_in(source, out) if is_image(path) and _is_text(path, source)]
     if not paths:
         raise FileNotFoundError(
             f"there is no image in {source}; {ignored(files_in(source, out))}".rstrip("; ")
@@ -116,9 +107,25 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _is_text(name: str) -> bool:
+def left_out(source: Path, out: Path) -> list[str]:
+    """Tells in one line each what :func:`image_paths` leaves out of a folder."""
+    if not source.is_dir():
+        return []
+    files = files_in(source, out)
+    images = [path for path in files if is_image(path)]
+    within = sum(is_image(path) for path in set(files_in(source)).difference(files))
+    unnamed = [path.name for path in images if not _is_text(path, source)]
+    notes = {
+        ignored(files): True,
+        f"{within} images within {out} are left out": within > 0,
+        f"{len(unnamed)} images are left out, whose names are no text, such as {unnamed[:1]}": bool(unnamed),
+    }
+    return [note for note, applies in notes.items() if note and applies]
+
+
+def _is_text(path: Path, folder: Path) -> bool:
     try:
-        name.encode()
+        str(path.relative_to(folder)).encode()
     except UnicodeEncodeError:  # bytes that are not UTF-8
         return False
     return True

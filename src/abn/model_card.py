@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from abn.modules.maps import MAPS
+from abn.modules.maps import MAPS, kind_of
 
 
 def model_card(
@@ -62,16 +62,19 @@ def model_card(
     }
     cells = {name: str(value).replace("|", "\\|").replace("\n", " ") for name, value in rows.items()}
     table = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
-    text = _TEXT.format(repo_id=repo_id, table=table, draw=_line_that_draws(model))
-    if model.preprocessing is None:
-        text = text.replace("model.preprocessing", "abn.Preprocessing()")
+    text = _TEXT.format(
+        repo_id=repo_id,
+        table=table,
+        preprocessing="abn.Preprocessing()" if model.preprocessing is None else "model.preprocessing",
+        draw=_line_that_draws(model),
+    )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
 
 
 def _line_that_draws(model: Any) -> str:
     """Returns the line of Python that draws the map or the maps."""
     branch = model.attention_branch
-    kind = MAPS.get(getattr(branch, "map", ""), MAPS["evidence"])
+    kind = kind_of(branch) or MAPS["evidence"]
     how = ', sign="both"' if kind.signed else "" if kind.bounded else ", rescale=True"
     if hasattr(branch, "tasks") or kind.signed:
         names = "model.classes or range(len(attention_map[0]))"
@@ -103,8 +106,8 @@ from abn.visualize import overlay, task_grid
 
 model = abn.hub.load("{repo_id}").eval()
 photograph = read_image("photo.jpg")
-_, logits, attention_map = model(model.preprocessing(photograph)[None])
-view = model.preprocessing.view(photograph)
+_, logits, attention_map = model({preprocessing}(photograph)[None])
+view = {preprocessing}.view(photograph)
 {draw}
 ```
 

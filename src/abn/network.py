@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import _register_namedtuple
 
 from abn.modules.inputs import check_images, check_range, explain_failure
-from abn.modules.maps import MAPS
+from abn.modules.maps import kind_of
 from abn.preprocessing import Preprocessing
 from abn.saving import push, save
 
@@ -103,7 +103,7 @@ class ABN(nn.Module):
         """
         if not torch.compiler.is_compiling():
             check_images(images)
-            kind = MAPS.get(getattr(self.attention_branch, "map", ""))
+            kind = kind_of(self.attention_branch)
             if attention_map is not None and kind is not None and kind.bounded:
                 check_range(attention_map, "attention_map")
         features = self._features(images)
@@ -151,7 +151,7 @@ class ABN(nn.Module):
             torch.Size([2, 1, 4, 4])
         """
         branch: Any = self.attention_branch
-        kind = MAPS.get(getattr(branch, "map", ""))
+        kind = kind_of(branch)
         if kind is None or kind.of_evidence is None or hasattr(branch, "tasks"):
             raise ValueError(
                 f"the map of this {type(branch).__name__} ({getattr(kind, 'name', None)!r}) is not made of "

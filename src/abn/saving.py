@@ -52,7 +52,7 @@ def push(model: Any, repo_id: str, private: bool | None, token: str | None, fact
     A repository without a README gets a model card, see :func:`abn.model_card.model_card`.
 
     Raises:
-        ValueError: As in :func:`save`.
+        ValueError: As in :func:`save`, or if :func:`abn.model_card.model_card` refuses the facts.
     """
     from huggingface_hub import HfApi  # slow to import, and seldom needed
 

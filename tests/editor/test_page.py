@@ -18,7 +18,7 @@ from abn.edits import Edits, save_edit
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a process can have one browser of Playwright open
 def browser():
     with started_browser() as browser:
         yield browser
@@ -420,7 +420,7 @@ def test_map_is_enlarged_as_the_library_does(page):
     assert torch.allclose(shown, F.interpolate(maps, size=(8, 16), mode="bilinear"), atol=1e-5)
 
 
-def test_stale_answers_are_not_shown_and_questions_do_not_queue(page):
+def test_only_the_latest_question_is_kept_while_an_answer_is_awaited(page):
     code = """(async () => {
         const asked = [], shown = [];
         const release = [];

@@ -166,7 +166,7 @@ def test_each_task_has_its_map_and_its_value(arguments, sign, tmp_path, images):
         ("out", None, [], "the folder of the images"),
         ("file.txt", None, ["--device", "gpu"], "--device is 'gpu', which is not available on this machine"),
         ("file.txt", "no_such_model", [], "there is no file no_such_model"),
-        ("file.txt", None, ["--batch-size", "0"], "--batch-size is 0"),
+        ("file.txt", None, ["--batch-size", "0"], "batch_size is 0"),
         ("file.txt", None, ["--rescale", "--sign", "both"], "--rescale and --sign exclude each other"),
     ],
 )
@@ -222,7 +222,7 @@ def test_evidence_for_a_class_is_shown_by_name_or_number(
     )
     words = ["--model", "torchvision/mobilenet_v2", "--backbone-weights", backbone_weights, "--class", asked]
     assert call(monkeypatch, images / "a.png", *words, "--out", tmp_path / "out") == 0
-    assert shown == [281]
+    assert set(shown) == {281}
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def seen(monkeypatch):
     counts = []
     maps = folder._Run._maps
     monkeypatch.setattr(
-        folder._Run, "_maps", lambda self, images: (counts.append(len(images)), maps(self, images))[1]
+        folder._Run,
+        "_maps",  # a blank image is a check
+        lambda self, images: (counts.append(int(images.flatten(1).any(1).sum())), maps(self, images))[1],
     )
     return counts
 
@@ -208,12 +210,30 @@ def test_journal_of_another_version_is_passed_over(model, images, out, line):
     assert len(rows(out)) == 5
 
 
+def test_journal_removes_nothing_outside_its_folder(model, images, out):
+    explain(model, images, out)
+    precious = out.parent / "precious.png"
+    precious.write_text("precious")
+    text = (out / ".report.jsonl").read_text()
+    (out / ".report.jsonl").write_text(text.replace("dog/0_map.png", "../precious.png"))
+    (out / "dog/0_map.png").unlink()
+    explain(model, images, out)
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"top": 0}, {"of_class": 99}, {"method": "cam"}])
+def test_bad_options_are_refused_before_anything_is_written(model, images, out, options):
+    with pytest.raises(ValueError, match="expected"):
+        explain(model, images, out, **options)
+    assert not out.exists()
+
+
 def test_run_that_is_refused_spoils_nothing(model, images, out, seen):
     explain(model, images, out)
     with pytest.raises(ValueError, match="classes are 99"):
         explain(model, images, out, of_class=99)
     explain(model, images, out)
-    assert sum(seen) == 4 + 4
+    assert sum(seen) == 4
 
 
 def test_answer_that_is_no_number_is_refused(model, images, out):
@@ -251,15 +271,18 @@ def test_tasks_have_their_columns(images, out):
         values = model(model.preprocessing(image)[None]).perception_logits[0]
     assert float(table["dog/0.png"]["smiles"]) == pytest.approx(values[0].item(), abs=1e-5)
     assert float(table["dog/0.png"]["glasses"]) == pytest.approx(values[1].item(), abs=1e-5)
-    with pytest.raises(ValueError, match="top is 2, expected none for a network without classes"):
+    with pytest.raises(ValueError, match="method and top are for networks of classes"):
         explain(model, images, out, top=2)
-    with pytest.raises(ValueError, match="method is gradcam and top None, expected neither"):
+    with pytest.raises(ValueError, match="method and top are for networks of classes"):
         explain(model, images, out, method="gradcam")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--top", "0"], "top is 0, expected at least 1"), (["--compare", "gradcam"], "pip install torchcam")],
+    [
+        (["--top", "0"], "top is 0, expected a number of at least 1"),
+        (["--compare", "gradcam"], "pip install torchcam"),
+    ],
 )
 def test_what_cannot_work_is_refused(model, images, out, tmp_path, monkeypatch, words, message):
     model.save_pretrained(tmp_path / "model")

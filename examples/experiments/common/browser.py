@@ -14,7 +14,7 @@ from abn.editor.session import Session
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 """The browser, if there is one."""
-TOKEN = "token"
+TOKEN = "secret-of-this-session"
 SWITCHES = [
     "--no-sandbox",  # for root
     "--disable-gpu",

@@ -12,6 +12,7 @@ import platform
 import shutil
 import statistics
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -56,11 +57,11 @@ WATCH = """() => {
 """Measures in the page, for each stroke, the milliseconds from its end to the last change of the bars."""
 
 
-def answer_times(build: partial[nn.Module]) -> dict[str, list[float]]:
+def answer_times(build: Callable[[], nn.Module]) -> dict[str, list[float]]:
     """Milliseconds to open each image, and from the end of each stroke to the answer."""
     model = wrap_backbone(build()).eval()
     model.preprocessing = Preprocessing()
-    opened, answered = [], []
+    opened = []
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
         images.mkdir()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from pycocotools import mask as coco
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
@@ -46,20 +47,20 @@ class PictureMasks:
         except Exception as error:  # a decoder may fail in any way
             raise OSError(f"the mask {path} cannot be read: {error}") from error
         pixels = np.asarray(Image.alpha_composite(Image.new("RGBA", mask.size, "black"), mask))[..., :3]
-        if np.ptp(pixels, axis=2).max() > _GRAY or picture.mode == "P":
+        if np.ptp(pixels, axis=2).max() > _TOLERANCE or picture.mode == "P":
             return Image.fromarray(pixels.any(axis=2) * np.uint8(255))  # a colour for each object
         values = pixels[..., 0]
         if values.max() == 1:
             values = values * np.uint8(255)
-        if values.max() not in (0, *range(255 - _GRAY, 256)):
+        if 0 < values.max() < 255 - _TOLERANCE:
             raise ValueError(
                 f"the mask {path} has values up to {values.max()}, expected 255, white, on the object; or 1"
             )
         return Image.fromarray(values)
 
 
-_GRAY = 16
-"""Most that the channels of a gray pixel differ, and that white differs from 255, after lossy compression."""
+_TOLERANCE = 16
+"""Difference of pixel values that lossy compression may make."""
 
 
 class CocoMasks:
@@ -91,15 +92,11 @@ class CocoMasks:
             ValueError: If a segmentation is unsound.
         """
         try:
-            from pycocotools import mask
-        except ImportError as error:
-            raise ValueError("COCO's format is read by pycocotools: pip install pycocotools") from error
-        try:
             encoded = [
                 _encoded(segmentation, entry["height"], entry["width"])
                 for entry, segmentation in self._objects[name]
             ]
-            union = mask.decode(mask.merge(encoded))
+            union = coco.decode(coco.merge(encoded))
         except Exception as error:  # pycocotools may fail in any way on unsound segmentations
             raise ValueError(f"the segmentations of {name} cannot be read: {error!r}") from error
         return Image.fromarray(union * np.uint8(255))
@@ -186,8 +183,6 @@ def _matched(of_file: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
 
 def _encoded(segmentation: Any, height: Any, width: Any) -> Any:
     """Encodes a segmentation as pycocotools does. Checks it first: pycocotools crashes on unsound numbers."""
-    from pycocotools import mask
-
     if not all(isinstance(side, int) and 0 < side <= LONGEST for side in (height, width)):
         raise ValueError(f"an image of {width} × {height} pixels, expected sides of 1 to {LONGEST}")
     if isinstance(segmentation, dict):
@@ -198,9 +193,9 @@ def _encoded(segmentation: Any, height: Any, width: Any) -> Any:
             return {"counts": counts.encode(), "size": [height, width]}
         if min(counts) < 0 or sum(counts) != height * width:
             raise ValueError(f"runs of {sum(counts)} pixels, expected {height * width}")
-        return mask.frPyObjects(segmentation, height, width)
+        return coco.frPyObjects(segmentation, height, width)
     longest = 10 * max(height, width)  # a polygon may go beyond the image
     for polygon in segmentation:
         if len(polygon) < 6 or not all(math.isfinite(value) and abs(value) <= longest for value in polygon):
             raise ValueError("a polygon of fewer than three points, or far outside the image")
-    return mask.merge(mask.frPyObjects(segmentation, height, width))
+    return coco.merge(coco.frPyObjects(segmentation, height, width))

@@ -28,10 +28,11 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from abn.editor.predictions import Predictions
+from abn.editor.background import Predictions
 from abn.editor.requests import Guard, body_of, maps_in, revision_in
 from abn.editor.session import PICTURE, THUMBNAIL, ReadOnlyError, Session
 from abn.edits import EditConflictError
+from abn.visualize import HEATMAP
 
 LOCAL = ("127.0.0.1", "localhost")
 COLORMAPS = ("jet", "viridis", "inferno", "gray")
@@ -93,7 +94,7 @@ def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
                     for index, name in enumerate(session.names)
                 ],
                 "shape": session.shape,
-                "answers": session.answers,
+                "outputNames": session.output_names,
                 "ofClasses": session.of_classes,
                 "classMaps": session.class_maps,
                 "readOnly": session.read_only,
@@ -104,7 +105,7 @@ def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
 
     def predicted(request: Request) -> Response:
         start = int(request.query_params.get("start", "0"))
-        return JSONResponse({"start": start, "predictions": predictions.known[max(start, 0) :]})
+        return JSONResponse({"predictions": predictions.known[max(start, 0) :]})
 
     def image(request: Request) -> Response:
         return JSONResponse(session.opened(index_of(request)))
@@ -132,7 +133,10 @@ def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
 
     async def remove(request: Request) -> Response:
         index, body = index_of(request), await body_of(request, most)
-        await run_in_threadpool(session.remove, index, revision_in(body))
+        try:
+            await run_in_threadpool(session.remove, index, revision_in(body))
+        except KeyError as error:
+            raise HTTPException(404, f"there is no edit of {error.args[0]}") from error
         return JSONResponse({"revision": 0})
 
     def index_of(request: Request) -> int:
@@ -153,6 +157,7 @@ def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
     of_image = "/api/images/{index:int}"
     routes = [
         Route("/", page),
+        Route("/static/heatmap.js", lambda _: FileResponse(HEATMAP)),
         Mount("/static", StaticFiles(directory=_STATIC)),
         Route("/api/folder", folder),
         Route("/api/predictions", predicted),
@@ -169,7 +174,7 @@ def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
         Middleware(Guard, token=token),
     ]
-    kinds = (HTTPException, OSError, ValueError, TypeError, KeyError, ReadOnlyError)
+    kinds = (HTTPException, OSError, ValueError, ReadOnlyError)
     handlers: dict[Any, Callable[[Request, Any], Response]] = dict.fromkeys(kinds, _failure)
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
 
@@ -184,8 +189,6 @@ def _failure(_: Request, error: Exception) -> Response:
         status = HTTPStatus.CONFLICT
     elif isinstance(error, ReadOnlyError):
         status = HTTPStatus.FORBIDDEN
-    elif isinstance(error, KeyError):
-        status, text = HTTPStatus.NOT_FOUND, f"there is no edit of {error.args[0]}"
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         status = HTTPStatus.INSUFFICIENT_STORAGE
     return JSONResponse({"error": text}, status_code=status)

@@ -1,6 +1,7 @@
 """A network, its images and their edited maps. Runs the network on edited maps."""
 
 import io
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -13,17 +14,20 @@ from torch import Tensor
 
 from abn.editor.masks import find_masks, to_map
 from abn.edits import MANIFEST, Edits, checked_name, remove_edit, save_edit
-from abn.images import image_paths, read_image
+from abn.images import image_paths, left_out, read_image
 from abn.modules.inputs import check_range, resize_maps
-from abn.modules.maps import MAPS
+from abn.modules.maps import kind_of
 from abn.network import ABN
+from abn.predictions import is_of_classes, label_of, names_of, task_values, top5
 from abn.preprocessing import stated_preprocessing
-from abn.visualize.predictions import is_of_classes, label_of, names_of, task_values, top5
 
 PICTURE, THUMBNAIL = 1024, 96
 """Pixels of the longer side of the image on the page, and of the image in the list."""
 _REMEMBERED = 16
 """Number of images whose features are kept."""
+
+
+_logger = logging.getLogger("abn.editor")
 
 
 class Seen(NamedTuple):
@@ -71,7 +75,7 @@ class Session:
         masks: Path | None = None,
         read_only: bool = False,
     ) -> None:
-        kind = MAPS.get(getattr(model.attention_branch, "map", ""))
+        kind = kind_of(model.attention_branch)
         if kind is not None and not kind.bounded:
             raise ValueError(
                 f"the maps of this network ({kind.name!r}) have no bounds, expected maps from 0 to 1, on "
@@ -80,13 +84,15 @@ class Session:
         self.model, self.out, self.name, self.read_only = model.eval(), out, name, read_only
         self.root = source if source.is_dir() else source.parent
         self.paths = image_paths(source, out)
+        for note in left_out(source, out):
+            _logger.warning("%s: %s", source, note)
         self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
         self.preprocessing = stated_preprocessing(model)
         self.masks = None if masks is None else find_masks(masks, self.names)
         if out.exists() and not out.is_dir():
             raise NotADirectoryError(f"{out} is a file, expected a folder for the edits")
         self.edits()  # raises its errors
-        self._device = next(model.parameters()).device
+        self._weight = next(model.parameters())
         self._model_lock = threading.Lock()
         self._asked = 0.0
         self._reading = threading.Semaphore(2)  # a photograph may take much memory while it is read
@@ -98,7 +104,7 @@ class Session:
             raise ValueError(f"the network does not run on images {size}: {error}") from error
         self.of_classes = is_of_classes(blank.logits, blank.attention_map)
         self.class_maps = self.of_classes and kind is not None and kind.of_evidence is not None
-        self.answers = names_of(blank.logits, model.classes, tasks=not self.of_classes)
+        self.output_names = names_of(blank.logits, model.classes, tasks=not self.of_classes)
         """Names of the classes, or of the tasks."""
         tasks, height, width = blank.attention_map.shape
         self.shape = (tasks, height, width)
@@ -158,7 +164,7 @@ class Session:
         """
         before, after = self.seen(index).logits, self._logits(index, maps)
         if not self.of_classes:
-            pairs = zip(self.answers, task_values(before), task_values(after), strict=True)
+            pairs = zip(self.output_names, task_values(before), task_values(after), strict=True)
             return [
                 {
                     "number": number,
@@ -173,7 +179,7 @@ class Session:
         return [
             {
                 "number": number,
-                "name": self.answers[number],
+                "name": self.output_names[number],
                 "before": {"value": shares[0][number].item()},
                 "after": {"value": shares[1][number].item()},
             }
@@ -189,7 +195,11 @@ class Session:
         """
         image = self._prepared(index)
         with self._model_lock, torch.inference_mode():
-            return _rounded(self.model.class_map(image[None].to(self._device), number)[0].float().cpu())
+            return _rounded(
+                self.model.class_map(image[None].to(self._weight.device, self._weight.dtype), number)[0]
+                .float()
+                .cpu()
+            )
 
     def mask(self, index: int) -> list[Any]:
         """Returns the mask of an image as a map for each task.
@@ -200,7 +210,8 @@ class Session:
         name = self.names[index]
         if self.masks is None or name not in self.masks:
             raise ValueError(f"there is no mask of {name}")
-        size = read_image(self.paths[index]).size
+        with self._reading:
+            size = read_image(self.paths[index]).size
         mask = to_map(self.masks.read(name), size, self.preprocessing, self.shape[1:])
         return _rounded(mask.expand(self.shape))
 
@@ -249,6 +260,7 @@ class Session:
         return self._see_once(index, changed)
 
     def _see(self, index: int, changed: float) -> Seen:
+        # `changed` is part of the cache's key: a file that was replaced is seen anew.
         self._asked = time.monotonic()
         return self._run(self._prepared(index))
 
@@ -262,7 +274,7 @@ class Session:
 
     def _run(self, image: Tensor) -> Seen:
         with self._model_lock, torch.inference_mode():
-            features = self.model.feature_extractor(image[None].to(self._device))
+            features = self.model.feature_extractor(image[None].to(self._weight.device, self._weight.dtype))
             _, attention_map = self.model.attention_branch(features)
             logits = self.model.perception_branch(features, attention_map)
         return Seen(features, attention_map[0].float().cpu(), logits[0].float().cpu())
@@ -275,13 +287,13 @@ class Session:
         features = self.seen(index).features
         self._asked = time.monotonic()
         with self._model_lock, torch.inference_mode():
-            logits: Tensor = self.model.perception_branch(features, maps[None].to(self._device))
+            logits: Tensor = self.model.perception_branch(features, maps[None].to(self._weight.device))
         return logits[0].float().cpu()
 
     def _summary(self, logits: Tensor) -> list[Sequence[Any]]:
         if self.of_classes:
-            return [(self.answers[number], share) for number, share in top5(logits)]
-        return [(name, *value) for name, value in zip(self.answers, task_values(logits), strict=True)]
+            return [(self.output_names[number], share) for number, share in top5(logits)]
+        return [(name, *value) for name, value in zip(self.output_names, task_values(logits), strict=True)]
 
     def _on_grid(self, maps: Tensor) -> Tensor:
         if len(maps) != self.shape[0]:
@@ -295,5 +307,5 @@ class Session:
 
 def _rounded(maps: Tensor) -> list[Any]:
     """Returns maps as lists for JSON: six digits are more than a brush can paint."""
-    values: list[Any] = maps.clamp(0, 1).double().mul(1e6).round().div(1e6).tolist()
+    values: list[Any] = maps.clamp(0, 1).double().round(decimals=6).tolist()
     return values

@@ -91,6 +91,11 @@ A kind for several tasks that is not made of evidence also needs a branch of its
 """
 
 
+def kind_of(branch: nn.Module) -> MapKind | None:
+    """Returns the kind of an attention branch's maps. None if the branch does not state one."""
+    return MAPS.get(getattr(branch, "map", ""))
+
+
 def check_map(name: str, *, several_tasks: bool | None = None) -> None:
     """Raises a ValueError if there is no kind of map with this name.
 

@@ -9,15 +9,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from abn.predictions import is_of_classes, label_of, names_of, task_values, top5
 from abn.saving import replacing
-from abn.visualize.predictions import is_of_classes, label_of, names_of, task_values, top5
 
 THUMBNAIL = 160
 """Pixels of the longer side of an image on the page."""
@@ -39,7 +39,7 @@ class Entry:
     image: str
     """Path of the image within its folder, with forward slashes."""
     stamp: tuple[int, int] = (0, 0)
-    """When the file was changed last, in nanoseconds, and its bytes, to see whether it is another by now."""
+    """When the file was changed last, in nanoseconds, and its size in bytes, to see if it was replaced."""
     picture: str | None = None
     """Name of its picture, if it has one."""
     label: str | None = None
@@ -167,6 +167,12 @@ def _cells(entry: Entry, known: Entry) -> list[Any]:
     return [entry.prediction, entry.correct, *answers]
 
 
+def _is_within(name: str) -> bool:
+    """Tells whether a path lies within the folder to which it is relative."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 class Journal:
     """The entries of a run that may be interrupted, in a file with a line for each.
 
@@ -185,7 +191,9 @@ class Journal:
         for line in text.splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # a line cut short
                 values = json.loads(line)
-                self.pictures |= {values["entry"]["picture"]} - {None}
+                picture = values["entry"]["picture"]
+                if picture is not None and _is_within(picture):
+                    self.pictures.add(picture)
                 if values["run"] == self.run:
                     answers = tuple(Answer(*answer) for answer in values["entry"].pop("answers"))
                     stamp = tuple(values["entry"].pop("stamp"))

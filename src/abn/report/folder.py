@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from abn.images import files_in, ignored, image_paths, read_image
-from abn.modules.inputs import resize_maps
-from abn.modules.maps import MAPS
+from abn.images import image_paths, left_out, read_image
+from abn.modules.inputs import check_counts, resize_maps
+from abn.modules.maps import MAPS, kind_of
 from abn.network import ABN
+from abn.predictions import is_of_classes
 from abn.preprocessing import stated_preprocessing
 from abn.progress import progress
 from abn.report.entries import Entry, Journal, entry_of, write_table
@@ -28,7 +29,6 @@ from abn.report.pictures import PANEL, draw
 from abn.saving import replacing
 from abn.visualize.comparison import METHODS, cam_maps
 from abn.visualize.overlays import Sign, default_colormap, over_colors, overlay
-from abn.visualize.predictions import is_of_classes
 
 Draw = Callable[[], Image.Image]
 JOURNAL, TABLE, PAGE = ".report.jsonl", "report.csv", "report.html"
@@ -89,31 +89,28 @@ def explain(
     paths = image_paths(source, out)
     if method is not None and method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(map(repr, METHODS))}")
-    if top is not None and top < 1:
-        raise ValueError(f"top is {top}, expected at least 1")
-    if source.is_dir() and (ignored_files := ignored(files_in(source, out))):
-        _logger.warning("%s: %s", source, ignored_files)
+    check_counts(batch_size=batch_size, top=top)
+    for note in left_out(source, out):
+        _logger.warning("%s: %s", source, note)
     root = source if source.is_dir() else source.parent
     drawn: dict[str, Any] = {"rescale": rescale, "sign": sign, "opacity": opacity, "colormap": colormap}
     overlay(Image.new("RGB", (1, 1)), torch.zeros(1, 1), **drawn)  # raises its errors before any work is done
-    run = _Run(model.eval(), root, out, batch_size, drawn, of_class, method, top)
+    run = _Run(model.eval(), root, out, batch_size, drawn, of_class, method)
+    run.check(needs_classes=method is not None or top is not None)
     names = [path.relative_to(root).as_posix() for path in paths]
     pictures = _pictures_of(names)
     out.mkdir(parents=True, exist_ok=True)
     journal = Journal(out / JOURNAL, run.identity())
     _check_nothing_of_others(out, journal, pictures.values())
-    skipped: dict[Path, str] = {}
     expected = pictures if top is None else {}
     fresh = [
         path
         for path, name in zip(paths, names, strict=True)
         if not run.is_done(path, journal.entries.get(name), expected.get(name))
     ]
-    run.process(fresh, journal, skipped, expected)
+    run.process(fresh, journal, expected)
     if top is not None:
         sure = [entry for entry in map(journal.entries.get, names) if entry is not None and entry.answers]
-        if any(entry.of_tasks for entry in sure):
-            raise ValueError(f"top is {top}, expected none for a network without classes")
         chosen = {entry.image for entry in sorted(sure, key=lambda entry: entry.answers[0].value)[:top]}
         for entry in sure:
             if entry.image not in chosen:
@@ -123,7 +120,7 @@ def explain(
             for path, name in zip(paths, names, strict=True)
             if name in chosen and not run.is_done(path, journal.entries[name], pictures[name])
         ]
-        run.process(late, journal, skipped, pictures)
+        run.process(late, journal, pictures)
     entries = [journal.entries[name] for name in names]
     journal.close(entries)
     write_table(out / TABLE, entries)
@@ -136,7 +133,7 @@ def explain(
         opacity=opacity,
         map_names=[] if method is None else ["the network", METHODS[method][0]],
     )
-    return skipped
+    return {root / entry.image: entry.error for entry in entries if entry.error is not None}
 
 
 def _check_nothing_of_others(out: Path, journal: Journal, pictures: Iterable[str]) -> None:
@@ -167,14 +164,13 @@ class _Run:
         drawn: dict[str, Any],
         of_class: int | None,
         method: str | None,
-        top: int | None,
     ) -> None:
-        kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
+        kind = kind_of(model.attention_branch) or MAPS["evidence"]
         rescale, sign = drawn["rescale"], drawn["sign"]
         if kind.signed and not rescale:
             sign = sign or "both"
         self.model, self.root, self.out, self.batch_size = model, root, out, batch_size
-        self.sign, self.of_class, self.method, self.top = sign, of_class, method, top
+        self.sign, self.of_class, self.method = sign, of_class, method
         self.rescale = rescale or (sign is None and not kind.bounded)
         self.drawn = {**drawn, "rescale": self.rescale, "sign": sign}
         self.preprocessing = stated_preprocessing(model)
@@ -186,6 +182,18 @@ class _Run:
             self.notes.append(f"map: {name}")
         if method is not None:
             self.notes.append(f"on the right: {METHODS[method][0]} of the likeliest class")
+
+    def check(self, needs_classes: bool) -> None:
+        """Runs the network on a blank image. Raises a ValueError if it does not do what is asked for."""
+        blank = torch.zeros(1, 3, *self.preprocessing.size).to(self.weight.device, self.weight.dtype)
+        try:
+            with torch.inference_mode():
+                _, logits, maps = self.model(blank)
+        except RuntimeError as error:
+            raise ValueError(f"the network does not run on images {tuple(blank.shape)}: {error}") from error
+        if needs_classes and not is_of_classes(logits[0], maps[0]):
+            raise ValueError("method and top are for networks of classes, of one task: leave them out")
+        self._maps(blank)  # fails if there is no such class, or no library for the method
 
     def identity(self) -> dict[str, Any]:
         """Returns what makes two runs equal, for JSON."""
@@ -213,14 +221,13 @@ class _Run:
         self,
         paths: Sequence[Path],
         journal: Journal,
-        skipped: dict[Path, str],
         pictures: Mapping[str, str],
     ) -> None:
         """Explains images: keeps an entry of each, and writes the pictures that have a name."""
         with progress(len(paths), " images") as bar:
             for start in range(0, len(paths), self.batch_size):
                 chosen = paths[start : start + self.batch_size]
-                for path, entry, make_picture in self._explained(chosen):
+                for entry, make_picture in self._explained(chosen):
                     if make_picture is not None:
                         entry = replace(entry, picture=pictures.get(entry.image))
                     journal.add(entry)  # before the picture is written, so that it is known to be ours
@@ -230,11 +237,10 @@ class _Run:
                             entry = replace(entry, picture=None, error=error)
                             journal.add(entry)
                     if entry.error is not None:
-                        skipped[path] = entry.error
                         tqdm.write(f"skipped: {entry.error}", file=sys.stderr)
                 bar.update(len(chosen))
 
-    def _explained(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Entry, Draw | None]]:
+    def _explained(self, paths: Sequence[Path]) -> Iterator[tuple[Entry, Draw | None]]:
         """Yields for each image its entry, and a function that draws its picture."""
         images, views, read = [], [], []
         for path in paths:
@@ -245,7 +251,7 @@ class _Run:
                 views.append(self.preprocessing.view(image, longest=PANEL))  # the image itself may be large
                 read.append((path, name, stamp))
             except OSError as error:
-                yield path, Entry(name, error=str(error)), None
+                yield Entry(name, error=str(error)), None
         if not images:
             return
         results = self._maps(torch.stack(images).to(self.weight.device, self.weight.dtype))
@@ -258,24 +264,17 @@ class _Run:
             size = (shown.shape[1], shown.shape[2])
             shown = torch.cat([shown, *(resize_maps(other[None], size)[0] for other in others)])
             entry = entry_of(name, stamp, view, logits, maps, shown, classes)
-            yield path, entry, partial(draw, view, maps, logits, classes, self.drawn, self.notes, others)
+            yield entry, partial(draw, view, maps, logits, classes, self.drawn, self.notes, others)
 
     def _maps(self, images: Tensor) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
         """Returns scores, maps (B, T, h, w), and for each image the maps of other methods, one or none."""
-        try:
-            with torch.inference_mode():
-                output = self.model(images)
-                maps = output.attention_map
-                if self.of_class is not None:
-                    maps = self.model.class_map(images, self.of_class)
-        except RuntimeError as error:
-            raise ValueError(f"the network does not run on images {tuple(images.shape)}: {error}") from error
+        with torch.inference_mode():
+            output = self.model(images)
+            maps = output.attention_map
+            if self.of_class is not None:
+                maps = self.model.class_map(images, self.of_class)
         logits = output.perception_logits.float().cpu()
         others: list[list[Tensor]] = [[] for _ in images]
-        if not is_of_classes(logits[0], maps[0]) and (self.method is not None or self.top is not None):
-            raise ValueError(
-                f"method is {self.method} and top {self.top}, expected neither for a network without classes"
-            )
         if self.method is not None:
             of_method = cam_maps(self.model, images, self.method, logits.argmax(dim=1))
             others = [[one.float().cpu()] for one in of_method]

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import matplotlib
 
 from abn.report.entries import Entry
 from abn.saving import replacing
+from abn.visualize import HEATMAP
 
 _STATIC = Path(__file__).parent / "static"
-_HEATMAP = Path(__file__).parents[1] / "editor" / "static" / "heatmap.js"
-"""The page draws maps as the page for edited maps does."""
 
 
 def write_page(
@@ -37,19 +35,27 @@ def write_page(
         map_names: Names of the maps of an image, if they are those of several methods. Else empty.
     """
     colors = matplotlib.colormaps[colormap](range(256), bytes=True)[:, :3].tolist()
-    images = [{**asdict(entry), "correct": entry.correct} for entry in entries]
+    fields = (
+        "image",
+        "label",
+        "prediction",
+        "correct",
+        "answers",
+        "of_tasks",
+        "size",
+        "maps",
+        "thumbnail",
+        "error",
+    )
+    images = [{name: getattr(entry, name) for name in fields} for entry in entries]
     data = {"images": images, "colors": colors, "opacity": opacity, "mapNames": list(map_names)}
     text = (_STATIC / "report.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": escape(title),
         "STYLE": (_STATIC / "report.css").read_text(encoding="utf-8"),
-        "SCRIPT": _without_export(_HEATMAP) + (_STATIC / "report.js").read_text(encoding="utf-8"),
+        "SCRIPT": "\n".join(path.read_text(encoding="utf-8") for path in (HEATMAP, _STATIC / "report.js")),
         "DATA": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),  # no tag may end the script
     }
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)  # in one pass: data may hold braces
     with replacing(path) as file:
         file.write_text(text, encoding="utf-8")
-
-
-def _without_export(module: Path) -> str:
-    return module.read_text(encoding="utf-8").replace("export function", "function") + "\n"

@@ -6,9 +6,9 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from abn.predictions import is_of_classes, names_of, task_texts, top5
 from abn.visualize.overlays import overlay, task_grid
 from abn.visualize.panels import GAP, tile, with_text
-from abn.visualize.predictions import is_of_classes, names_of, task_texts, top5
 
 PANEL = 384
 """Pixels of the longer side of each image in a picture."""

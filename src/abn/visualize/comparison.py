@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from abn.modules.maps import MAPS
+from abn.modules.maps import MAPS, kind_of
 from abn.network import ABN, LogitsOnly
-from abn.preprocessing import Preprocessing
+from abn.preprocessing import stated_preprocessing
 from abn.visualize.overlays import overlay
 from abn.visualize.panels import GAP, padded, tile, with_text
 
@@ -68,7 +68,7 @@ def compare(
         raise ValueError(
             f"got {len(photographs)} images and {len(methods)} methods, expected at least one of each"
         )
-    preprocessing = model.preprocessing or Preprocessing()
+    preprocessing = stated_preprocessing(model)
     weight = next(model.parameters())
     device = weight.device
     batch = torch.stack([preprocessing(image) for image in photographs]).to(device, weight.dtype)
@@ -93,7 +93,7 @@ def compare(
             own = model.class_map(batch, chosen)
     maps = {method: own if method == "abn" else cam_maps(model, batch, method, chosen) for method in methods}
     titles = ["", *("ABN" if method == "abn" else METHODS[method][0] for method in methods)]
-    kind = MAPS.get(getattr(model.attention_branch, "map", ""), MAPS["evidence"])
+    kind = kind_of(model.attention_branch) or MAPS["evidence"]
     own_arguments = {"rescale": True} if not kind.bounded and "sign" not in overlay_arguments else {}
     panels = []
     for index, image in enumerate(photographs):
@@ -130,19 +130,21 @@ def cam_maps(model: ABN, images: Tensor, method: str, classes: Tensor) -> Tensor
     numbers = classes.tolist()
     images = images.detach().clone().requires_grad_()  # the network itself may be frozen
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
-    with torch.enable_grad():
-        if (library := _imported("torchcam.methods")) is not None:
-            with getattr(library, name)(view, layer) as explain:
-                maps = explain(numbers, view(images))[0][:, None]
-        elif (library := _imported("pytorch_grad_cam")) is not None:
-            targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
-            with getattr(library, _IN_GRAD_CAM.get(name, name))(view, [layer]) as explain:
-                outputs = [targets.ClassifierOutputTarget(number) for number in numbers]
-                maps = torch.from_numpy(explain(images, outputs))[:, None]
-        else:
-            raise ImportError(f"{title} is computed by torch-cam or grad-cam: pip install torchcam")
-    for parameter, gradient in gradients.items():
-        parameter.grad = gradient  # grad-cam replaces them
+    try:
+        with torch.enable_grad():
+            if (library := _imported("torchcam.methods")) is not None:
+                with getattr(library, name)(view, layer) as explain:
+                    maps = explain(numbers, view(images))[0][:, None]
+            elif (library := _imported("pytorch_grad_cam")) is not None:
+                targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+                with getattr(library, _IN_GRAD_CAM.get(name, name))(view, [layer]) as explain:
+                    outputs = [targets.ClassifierOutputTarget(number) for number in numbers]
+                    maps = torch.from_numpy(explain(images, outputs))[:, None]
+            else:
+                raise ImportError(f"{title} is computed by torch-cam or grad-cam: pip install torchcam")
+    finally:
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient  # grad-cam replaces them
     of_method: Tensor = maps.detach().nan_to_num().clamp(0, 1)
     return of_method
 

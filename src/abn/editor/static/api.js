@@ -2,7 +2,7 @@
 
 const token = new URLSearchParams(location.search).get("token") ?? "";
 
-export class ServerError extends Error {
+class ServerError extends Error {
   constructor(message, status) {
     super(message);
     this.status = status;

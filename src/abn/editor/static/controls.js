@@ -41,7 +41,7 @@ function keepSettings() {
 /** Fills the lists, and hides what this network, or a page for reading alone, does not have. */
 export function prepare(folder) {
   element("colormap").append(...Object.keys(folder.colormaps).map((name) => new Option(name)));
-  element("classes").append(...(folder.classMaps ? folder.answers : []).map((name) => new Option(name, name)));
+  element("classes").append(...(folder.classMaps ? folder.outputNames : []).map((name) => new Option(name, name)));
   element("class-choice").hidden = !folder.classMaps;
   element("order").disabled = !folder.ofClasses;
   const mistakes = element("order").querySelector("[value=mistakes]");
@@ -87,7 +87,7 @@ export function connect(page) {
   for (const id of ["colormap", "grid", "hide"]) element(id).addEventListener("input", () => page.canvas.draw());
   element("order").addEventListener("input", (event) => page.strip.sort(event.target.value));
   element("class").addEventListener("change", (event) => {
-    const number = page.folder.answers.indexOf(event.target.value);
+    const number = page.folder.outputNames.indexOf(event.target.value);
     if (number >= 0) page.choose(number);
     else if (event.target.value) say(`There is no class ${event.target.value}.`, true);
   });

@@ -12,7 +12,7 @@ function set(id, value) {
 }
 
 /** Each line of the help: the keys, what they do, and which action of the page they run. */
-export const keys = [
+const keys = [
   ["B", "brush", () => pick("shape", "brush")],
   ["M", "box", () => pick("shape", "box")],
   ["L", "ellipse", () => pick("shape", "ellipse")],

@@ -36,7 +36,7 @@ class Page {
     this.canvas = new Canvas(element("canvas"), () => settings(folder.colormaps), {
       onPaint: (map) => this.ask(withMap(this.image.history.current, this.task, map)),
       onPainted: (map) => this.change(withMap(this.image.history.current, this.task, map)),
-      onRefused: () => say(`This is the map of ${folder.answers[this.classShown]}. Go back to the edit to paint.`, true),
+      onRefused: () => say(`This is the map of ${folder.outputNames[this.classShown]}. Go back to the edit to paint.`, true),
     });
     this.strip = new Strip(element("strip"), element("progress"), folder.images, (index) => this.show(index));
   }
@@ -218,6 +218,7 @@ class Page {
 
   /** Saves or removes, when what was begun before for this image is done. */
   async keep(index, image, action) {
+    image.pending = (image.pending ?? 0) + 1;
     image.writing = (image.writing ?? Promise.resolve()).then(async () => {
       try {
         await action();
@@ -225,6 +226,7 @@ class Page {
         say(`Not done: ${error.message}`, true);
         if (error.status === 409) await trying(() => this.takeTheirs(index, image));
       }
+      image.pending -= 1;
       this.mark(index);
       this.update();
     });
@@ -248,7 +250,7 @@ class Page {
   }
 
   hasUnsaved() {
-    return [...this.images.values()].some((image) => this.isUnsaved(image));
+    return [...this.images.values()].some((image) => image.pending || this.isUnsaved(image));
   }
 
   mark(index) {
@@ -273,10 +275,10 @@ class Page {
     });
     element("mask").title = image?.mask ? "" : "There is no mask of this image. The option --masks gives masks.";
     element("showing").hidden = classShown === null;
-    if (classShown !== null) element("shown-class").textContent = `Map of ${folder.answers[classShown]}.`;
+    if (classShown !== null) element("shown-class").textContent = `Map of ${folder.outputNames[classShown]}.`;
     if (image === undefined) return;
     const label = image.label === null ? "" : ` (${image.label})`;
-    const task = folder.ofClasses ? "" : `, map of ${folder.answers[this.task]}`;
+    const task = folder.ofClasses ? "" : `, map of ${folder.outputNames[this.task]}`;
     element("name").textContent = image.name + label + task;
     this.mark(this.index);
   }

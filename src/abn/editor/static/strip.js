@@ -59,10 +59,6 @@ export class Strip {
       : `${edited} of ${length} images edited`;
   }
 
-  setError(index) {
-    this.entries[index].item.querySelector(".prediction").textContent = "cannot be read";
-  }
-
   /** Returns the index of the image some places further in the present order. */
   neighbour(index, step) {
     const place = this.shown.findIndex((entry) => entry.index === index) + step;
@@ -89,7 +85,7 @@ export class Strip {
   setPrediction(index, prediction) {
     const { item } = this.entries[index];
     this.entries[index].prediction = prediction;
-    if (prediction.error !== undefined) this.setError(index);
+    if (prediction.error !== undefined) item.querySelector(".prediction").textContent = prediction.error;
     if (prediction.prediction === undefined) return;
     const share = `${Math.round(100 * prediction.confidence)} %`;
     item.querySelector(".prediction").textContent = `${prediction.prediction} ${share}`;

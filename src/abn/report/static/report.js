@@ -1,7 +1,6 @@
 const { images, colors, opacity, mapNames } = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
 const confidence = ({ answers, of_tasks }) => (answers.length && !of_tasks ? answers[0][1] : null);
-const predicted = (image) => (image.of_tasks || !image.answers.length ? null : image.answers[0][0]);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const valueOf = ({ of_tasks }, [, value, number]) => (number !== null ? `${number} (${percent(value)})` : of_tasks ? value.toPrecision(3) : percent(value));
 const MOST_CLASSES = 20; // of the confusion matrix; of more classes, the commonest mistakes are listed
@@ -82,7 +81,7 @@ function show() {
     const image = images[index];
     return kinds[which](image)
       && (label === "" || image.label === label)
-      && (prediction === "" || predicted(image) === prediction)
+      && (prediction === "" || image.prediction === prediction)
       && image.image.toLowerCase().includes(search.toLowerCase());
   });
   element("images").replaceChildren(...sorted(chosen, order).map((index) => figures[index]));
@@ -100,10 +99,10 @@ function matrix() {
   element("confusion").hidden = false;
   const counts = new Map();
   for (const image of known) {
-    const key = JSON.stringify([image.label, predicted(image)]);
+    const key = JSON.stringify([image.label, image.prediction]);
     counts.set(key, (counts.get(key) ?? 0) + 1);
   }
-  const names = namesIn(known.flatMap((image) => [image.label, predicted(image)]));
+  const names = namesIn(known.flatMap((image) => [image.label, image.prediction]));
   const few = names.length <= MOST_CLASSES;
   if (!few) element("matrix-title").textContent = "Commonest mistakes";
   element("matrix").append(few ? square(names, counts) : list(counts));
@@ -156,7 +155,7 @@ function list(counts) {
 }
 
 for (const name of namesIn(images.map(({ label }) => label))) element("label").append(new Option(name, name));
-for (const name of namesIn(images.map(predicted))) element("prediction").append(new Option(name, name));
+for (const name of namesIn(images.map(({ prediction }) => prediction))) element("prediction").append(new Option(name, name));
 const tasks = images.find(({ of_tasks }) => of_tasks);
 if (tasks) element("order").disabled = true;
 const names = tasks && tasks.size[0] > 1 ? tasks.answers.map(([name]) => name) : mapNames;

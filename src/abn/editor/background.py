@@ -50,6 +50,6 @@ class Predictions:
         if not session.of_classes:
             return {}
         confidence, number = logits.softmax(dim=0).max(dim=0)
-        prediction, label = session.answers[int(number)], session.label(index)
+        prediction, label = session.output_names[int(number)], session.label(index)
         correct = None if label is None else prediction == label
         return {"prediction": prediction, "confidence": confidence.item(), "correct": correct}
