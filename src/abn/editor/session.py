@@ -4,7 +4,6 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from abn.editor.answers import rows_of, summary_of
 from abn.editor.masks import find_masks, to_map
 from abn.edits import MANIFEST, Edits, checked_name, remove_edit, save_edit
 from abn.images import image_paths, left_out, read_image
 from abn.modules.inputs import check_range, resize_maps
 from abn.modules.maps import kind_of
 from abn.network import ABN
-from abn.predictions import is_of_classes, label_of, names_of, task_values, top5
+from abn.predictions import is_of_classes, label_of, names_of
 from abn.preprocessing import stated_preprocessing
 
 PICTURE, THUMBNAIL = 1024, 96
@@ -158,33 +158,10 @@ class Session:
             maps: The edited maps, (T, h, w), in [0, 1].
 
         Returns:
-            One entry for each of the five likeliest classes before, and for each that came among them; or
-            for each task. An entry has the ``number`` and ``name`` of the class or task, and ``before`` and
-            ``after``, each with a ``value`` and, for tasks with classes, the number of the likeliest class.
+            Rows for the page, see :func:`abn.editor.answers.rows_of`.
         """
         before, after = self.seen(index).logits, self._logits(index, maps)
-        if not self.of_classes:
-            pairs = zip(self.output_names, task_values(before), task_values(after), strict=True)
-            return [
-                {
-                    "number": number,
-                    "name": name,
-                    "before": {"class": old[0], "value": old[1]},
-                    "after": {"class": new[0], "value": new[1]},
-                }
-                for number, (name, old, new) in enumerate(pairs)
-            ]
-        shown = dict.fromkeys(number for logits in (before, after) for number, _ in top5(logits))
-        shares = before.softmax(dim=0), after.softmax(dim=0)
-        return [
-            {
-                "number": number,
-                "name": self.output_names[number],
-                "before": {"value": shares[0][number].item()},
-                "after": {"value": shares[1][number].item()},
-            }
-            for number in shown
-        ]
+        return rows_of(before, after, self.output_names, self.of_classes)
 
     def class_map(self, index: int, number: int) -> list[Any]:
         """Returns the map (1, h, w) of the evidence for a class.
@@ -228,8 +205,8 @@ class Session:
             details={
                 "model": self.name,
                 "label": self.label(index),
-                "before": self._summary(seen.logits),
-                "after": self._summary(self._logits(index, maps)),
+                "before": summary_of(seen.logits, self.output_names, self.of_classes),
+                "after": summary_of(self._logits(index, maps), self.output_names, self.of_classes),
             },
             replaces=revision,
         )
@@ -289,11 +266,6 @@ class Session:
         with self._model_lock, torch.inference_mode():
             logits: Tensor = self.model.perception_branch(features, maps[None].to(self._weight.device))
         return logits[0].float().cpu()
-
-    def _summary(self, logits: Tensor) -> list[Sequence[Any]]:
-        if self.of_classes:
-            return [(self.output_names[number], share) for number, share in top5(logits)]
-        return [(name, *value) for name, value in zip(self.output_names, task_values(logits), strict=True)]
 
     def _on_grid(self, maps: Tensor) -> Tensor:
         if len(maps) != self.shape[0]:

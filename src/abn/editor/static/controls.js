@@ -12,6 +12,15 @@ export function say(text, failure = false) {
   element("status").classList.toggle("failure", failure);
 }
 
+/** Does something, and shows an error as a message. */
+export async function trying(action) {
+  try {
+    await action();
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
 /** Returns how one paints, and how the map is drawn. */
 export function settings(colormaps) {
   return {

@@ -3,8 +3,8 @@
 import * as api from "./api.js";
 import { showAnswer, verdict } from "./answers.js";
 import { Canvas } from "./canvas.js";
-import { connect, enable, prepare, say, settings } from "./controls.js";
-import { element } from "./dom.js";
+import { connect, enable, prepare, say, settings, trying } from "./controls.js";
+import { element, load } from "./dom.js";
 import { History } from "./history.js";
 import { Latest } from "./latest.js";
 import { flat, mapOf, nested, same, withMap } from "./maps.js";
@@ -287,21 +287,6 @@ class Page {
   step(count) {
     this.show(this.strip.neighbour(this.index, count));
   }
-}
-
-async function trying(action) {
-  try {
-    await action();
-  } catch (error) {
-    say(error.message, true);
-  }
-}
-
-async function load(address) {
-  const picture = new Image();
-  picture.src = address;
-  await picture.decode().catch(() => { throw new Error("The image cannot be shown."); });
-  return picture;
 }
 
 await trying(async () => {
