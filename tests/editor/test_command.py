@@ -44,7 +44,7 @@ def test_command_prints_its_address_and_serves_until_it_is_interrupted(photos, e
         with urlopen(address.replace("/?", "/api/images/0?")) as image:
             assert b"cat/0.png" in image.read()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=60) == 0
     assert not edits.exists()
 
 

@@ -4,6 +4,7 @@ Whoever asks for more than the page itself must know the token, which is part of
 Images are asked for by their number, never by a path.
 """
 
+import contextlib
 import errno
 import ipaddress
 import secrets
@@ -70,7 +71,8 @@ def serve(session: Session, *, host: str, port: int, open_browser: bool) -> None
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     if open_browser:  # may take seconds; the page waits until the server listens
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    server.run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # the usual way to end
+        server.run(sockets=[listening])
 
 
 def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
