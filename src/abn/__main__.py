@@ -13,7 +13,7 @@ from abn.images import image_paths
 from abn.modules.maps import MAPS
 from abn.modules.mechanisms import MECHANISMS
 from abn.network import ABN
-from abn.report.folder import explain
+from abn.report.folder import PAGE, explain
 from abn.retrofit.wrap import wrap_backbone
 from abn.visualize import Sign
 from abn.visualize.comparison import METHODS
@@ -177,9 +177,9 @@ def _explain(arguments: argparse.Namespace) -> int:
         colormap=arguments.colormap,
         of_class=None if arguments.of_class is None else _class_number(arguments.of_class, model),
     )
-    print(
-        f"pictures: {arguments.out}; images skipped: {len(skipped)}; report: {arguments.out / 'report.html'}"
-    )
+    report = arguments.out / PAGE
+    size = report.stat().st_size / 1e6
+    print(f"pictures: {arguments.out}; images skipped: {len(skipped)}; report: {report} ({size:.1f} MB)")
     return 1 if skipped else 0
 
 
