@@ -23,11 +23,11 @@ class _Lines:
         self.file.flush()
 
 
-def progress(total: int | None, unit: str, **options: Any) -> Any:
+def progress(total: int, unit: str, **options: Any) -> Any:
     """Makes a bar, to be used in a ``with`` and moved on by ``update(count)``.
 
     Args:
-        total: Number of units, if it is known.
+        total: Number of units.
         unit: Name of the unit, with a space before it.
         **options: Other arguments of tqdm.
     """

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from editing_page import PREPARATION, client_of
+from pages import PREPARATION, client_of
 from PIL import Image
 
 from abn import Preprocessing

@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
-from editing_page import PREPARATION
-from experiments.common.browser import CHROMIUM, serving
 from experiments.common.browser import browser as started_browser
+from experiments.common.browser import serving
+from pages import PREPARATION, needs_chromium
 from PIL import Image
 from torch.nn import functional as F
 
@@ -15,7 +15,7 @@ from abn import wrap_backbone
 from abn.editor.session import Session
 from abn.edits import Edits, save_edit
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")  # a process can have one browser of Playwright open
@@ -357,7 +357,7 @@ def luminance(color):
 
 
 def run(page, module, code):
-    return page.evaluate(f"async () => {{ const m = await import('/static/{module}.js'); return {code}; }}")
+    return page.evaluate(f"async () => {{ const m = await import('/{module}.js'); return {code}; }}")
 
 
 GRID = "{rows: 4, columns: 6, width: 60, height: 40}"  # cells of 10 × 10 pixels
@@ -365,7 +365,7 @@ GRID = "{rows: 4, columns: 6, width: 60, height: 40}"  # cells of 10 × 10 pixel
 
 def test_coverage_of_strokes_and_shapes(page):
     def coverage(code):
-        values = run(page, "brush", f"Object.values(m.{code})")
+        values = run(page, "static/brush", f"Object.values(m.{code})")
         return torch.tensor(values).view(4, 6)
 
     dab = coverage(f"strokeCoverage({GRID}, [25, 15], [25, 15], 5, 0)")
@@ -391,7 +391,7 @@ def test_coverage_of_strokes_and_shapes(page):
 
 def test_strength_and_effect_of_the_brush(page):
     def result(code):
-        return run(page, "brush", f"[...m.{code}]")
+        return run(page, "static/brush", f"[...m.{code}]")
 
     one = "new Float32Array([0.5, 0.5, 0.5])"
     assert result(f"applied({one}, [0, 0.5, 1], 1, true)") == [0.5, 0.75, 1]
@@ -410,13 +410,13 @@ def test_history_drops_what_was_undone(page):
         for (let i = 0; i < 5; i += 1) history.undo();
         return [...states, history.current];
     })()"""
-    assert run(page, "history", code) == [3, True, False, 0]
+    assert run(page, "static/history", code) == [3, True, False, 0]
 
 
 def test_map_is_enlarged_as_the_library_does(page):
     maps = torch.rand(1, 1, 3, 5)
     code = f"[...m.enlarged({maps.flatten().tolist()}, {{rows: 3, columns: 5}}, 16, 8)]"
-    shown = torch.tensor(run(page, "heatmap", code)).view(1, 1, 8, 16)
+    shown = torch.tensor(run(page, "shared/heatmap", code)).view(1, 1, 8, 16)
     assert torch.allclose(shown, F.interpolate(maps, size=(8, 16), mode="bilinear"), atol=1e-5)
 
 
@@ -438,4 +438,4 @@ def test_only_the_latest_question_is_kept_while_an_answer_is_awaited(page):
         await first;
         return [asked, shown];
     })()"""
-    assert run(page, "latest", code) == [[1, 4], [1, 4]]
+    assert run(page, "static/latest", code) == [[1, 4], [1, 4]]

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 import torch
-from editing_page import PREPARATION, client_of
 from experiments.common.browser import TOKEN, serving
+from pages import PREPARATION, client_of
 from starlette.testclient import TestClient
 
 from abn import Preprocessing, abn_cifar_resnet, wrap_backbone

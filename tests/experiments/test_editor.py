@@ -1,13 +1,12 @@
 """The experiment of the page for edited maps: what it times, and the page that it writes."""
 
-import pytest
 import timm
 import torch
-from experiments.common.browser import CHROMIUM
 from experiments.editor import main as editor
+from pages import needs_chromium
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 def test_every_stroke_is_timed(monkeypatch):
     monkeypatch.setattr(editor, "IMAGES", 2)
     monkeypatch.setattr(editor, "STROKES", 2)

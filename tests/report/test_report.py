@@ -6,10 +6,11 @@ import sys
 
 import pytest
 import torch
-from experiments.common.browser import CHROMIUM, browser
+from experiments.common.browser import browser
+from pages import needs_chromium, small_classifier, write_photographs
 from PIL import Image
 
-from abn import Preprocessing, abn_cifar_resnet, wrap_backbone
+from abn import Preprocessing, wrap_backbone
 from abn.__main__ import main
 from abn.report import folder
 from abn.report.folder import explain
@@ -17,22 +18,13 @@ from abn.report.folder import explain
 
 @pytest.fixture
 def model():
-    model = abn_cifar_resnet(8, num_classes=6, in_channels=3, map="class_activation").eval()
-    model.preprocessing = Preprocessing((32, 32), (32, 32))
-    model.classes = ("ant", "bee", "cat", "dog", "elk", "fox")
-    return model
+    return small_classifier(8)
 
 
 @pytest.fixture
 def images(tmp_path):
     """Photographs in folders that name their class, in one that does not, and a broken one."""
-    for name in ("cat/0.png", "cat/0.jpg", "dog/0.png", "unknown/0.png"):
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = torch.randint(256, (4, 6, 3), dtype=torch.uint8).numpy()
-        Image.fromarray(pixels).resize((64, 48)).save(path)
-    (tmp_path / "images" / "z.png").write_bytes(b"no image")
-    return tmp_path / "images"
+    return write_photographs(tmp_path / "images", "cat/0.png", "cat/0.jpg", "dog/0.png", "unknown/0.png")
 
 
 @pytest.fixture
@@ -294,7 +286,7 @@ def test_what_cannot_work_is_refused(model, images, out, tmp_path, monkeypatch, 
         main()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 def test_page_filters_and_sorts_and_runs_no_name(model, images, out):
     nasty = images / "cat" / "<img src=x onerror=document.title=1>.png"
     Image.new("RGB", (64, 48)).save(nasty)

@@ -33,7 +33,7 @@ from abn.editor.background import Predictions
 from abn.editor.requests import Guard, body_of, maps_in, revision_in
 from abn.editor.session import PICTURE, THUMBNAIL, ReadOnlyError, Session
 from abn.edits import EditConflictError
-from abn.visualize import HEATMAP
+from abn.visualize import SHARED
 
 LOCAL = ("127.0.0.1", "localhost")
 COLORMAPS = ("jet", "viridis", "inferno", "gray")
@@ -159,7 +159,7 @@ def create_app(session: Session, token: str, hosts: list[str]) -> Starlette:
     of_image = "/api/images/{index:int}"
     routes = [
         Route("/", page),
-        Route("/static/heatmap.js", lambda _: FileResponse(HEATMAP)),
+        Mount("/shared", StaticFiles(directory=SHARED)),
         Mount("/static", StaticFiles(directory=_STATIC)),
         Route("/api/folder", folder),
         Route("/api/predictions", predicted),

@@ -14,7 +14,7 @@ from torch import Tensor
 from abn.editor.answers import rows_of, summary_of
 from abn.editor.masks import find_masks, to_map
 from abn.edits import MANIFEST, Edits, checked_name, remove_edit, save_edit
-from abn.images import image_paths, left_out, read_image
+from abn.images import image_paths, left_out, read_image, stamp_of
 from abn.modules.inputs import check_range, resize_maps
 from abn.modules.maps import kind_of
 from abn.network import ABN
@@ -172,11 +172,8 @@ class Session:
         """
         image = self._prepared(index)
         with self._model_lock, torch.inference_mode():
-            return _rounded(
-                self.model.class_map(image[None].to(self._weight.device, self._weight.dtype), number)[0]
-                .float()
-                .cpu()
-            )
+            attention_map = self.model.class_map(self._batch(image), number)
+        return _rounded(attention_map[0].float().cpu())
 
     def mask(self, index: int) -> list[Any]:
         """Returns the mask of an image as a map for each task.
@@ -231,13 +228,13 @@ class Session:
     def seen(self, index: int) -> Seen:
         """Returns the network's view of an image. Raises an OSError if the image cannot be read."""
         try:
-            changed = self.paths[index].stat().st_mtime
+            stamp = stamp_of(self.paths[index])
         except OSError as error:
             raise OSError(f"{self.paths[index]} cannot be read as an image: {error}") from error
-        return self._see_once(index, changed)
+        return self._see_once(index, stamp)
 
-    def _see(self, index: int, changed: float) -> Seen:
-        # `changed` is part of the cache's key: a file that was replaced is seen anew.
+    def _see(self, index: int, stamp: tuple[int, int]) -> Seen:
+        # `stamp` is part of the cache's key: a file that was replaced is seen anew.
         self._asked = time.monotonic()
         return self._run(self._prepared(index))
 
@@ -251,10 +248,13 @@ class Session:
 
     def _run(self, image: Tensor) -> Seen:
         with self._model_lock, torch.inference_mode():
-            features = self.model.feature_extractor(image[None].to(self._weight.device, self._weight.dtype))
+            features = self.model.feature_extractor(self._batch(image))
             _, attention_map = self.model.attention_branch(features)
             logits = self.model.perception_branch(features, attention_map)
         return Seen(features, attention_map[0].float().cpu(), logits[0].float().cpu())
+
+    def _batch(self, image: Tensor) -> Tensor:
+        return image[None].to(self._weight.device, self._weight.dtype)
 
     def _logits(self, index: int, maps: Tensor) -> Tensor:
         """Returns the logits with edited maps (T, h, w)."""

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from abn.images import image_paths, left_out, read_image
+from abn.images import image_paths, left_out, read_image, stamp_of
 from abn.modules.inputs import check_counts, resize_maps
 from abn.modules.maps import MAPS, kind_of
 from abn.network import ABN
@@ -213,7 +213,7 @@ class _Run:
 
     def is_done(self, path: Path, entry: Entry | None, picture: str | None) -> bool:
         """Tells whether an image was explained before, and has not changed, and has this picture."""
-        if entry is None or not path.is_file() or entry.stamp != _stamp(path):
+        if entry is None or not path.is_file() or entry.stamp != stamp_of(path):
             return False
         return picture is None or (entry.picture == picture and (self.out / picture).is_file())
 
@@ -246,7 +246,7 @@ class _Run:
         for path in paths:
             name = path.relative_to(self.root).as_posix()
             try:
-                stamp, image = _stamp(path), read_image(path)
+                stamp, image = stamp_of(path), read_image(path)
                 images.append(self.preprocessing(image))
                 views.append(self.preprocessing.view(image, longest=PANEL))  # the image itself may be large
                 read.append((path, name, stamp))
@@ -279,11 +279,6 @@ class _Run:
             of_method = cam_maps(self.model, images, self.method, logits.argmax(dim=1))
             others = [[one.float().cpu()] for one in of_method]
         return logits, maps.float().cpu(), others
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_mtime_ns, state.st_size
 
 
 def _saved(picture: Image.Image, target: Path) -> str | None:

@@ -10,7 +10,7 @@ import matplotlib
 
 from abn.report.entries import Entry
 from abn.saving import replacing
-from abn.visualize import HEATMAP
+from abn.visualize import SHARED
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -52,10 +52,14 @@ def write_page(
     text = (_STATIC / "report.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": escape(title),
-        "STYLE": (_STATIC / "report.css").read_text(encoding="utf-8"),
-        "SCRIPT": "\n".join(path.read_text(encoding="utf-8") for path in (HEATMAP, _STATIC / "report.js")),
+        "STYLE": _joined(SHARED / "palette.css", _STATIC / "report.css"),
+        "SCRIPT": _joined(SHARED / "heatmap.js", _STATIC / "report.js"),
         "DATA": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),  # no tag may end the script
     }
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)  # in one pass: data may hold braces
     with replacing(path) as file:
         file.write_text(text, encoding="utf-8")
+
+
+def _joined(*files: Path) -> str:
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)

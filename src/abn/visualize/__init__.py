@@ -10,7 +10,7 @@ from pathlib import Path
 from abn.visualize.comparison import compare
 from abn.visualize.overlays import Sign, grid, overlay, task_grid
 
-HEATMAP = Path(__file__).parent / "static" / "heatmap.js"
-"""Draws maps as :func:`overlay` does, on pages in the browser."""
+SHARED = Path(__file__).parent / "shared"
+"""What pages in the browser share: their colours, and how maps are drawn, as :func:`overlay` does."""
 
 __all__ = ["Sign", "compare", "grid", "overlay", "task_grid"]

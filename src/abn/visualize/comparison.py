@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from abn.modules.maps import MAPS, kind_of
 from abn.network import ABN, LogitsOnly
+from abn.predictions import is_of_classes
 from abn.preprocessing import stated_preprocessing
 from abn.visualize.overlays import overlay
 from abn.visualize.panels import GAP, padded, tile, with_text
@@ -74,7 +75,7 @@ def compare(
     batch = torch.stack([preprocessing(image) for image in photographs]).to(device, weight.dtype)
     with torch.no_grad():
         _, logits, own = model.eval()(batch)
-    if logits.ndim != 2 or logits.shape[1] == 1 or own.shape[1] > 1:
+    if not is_of_classes(logits[0], own[0]):
         raise ValueError(
             f"the network has scores {tuple(logits.shape)} and maps {tuple(own.shape)}, expected one of "
             "classes, of one task: abn.visualize.task_grid shows the maps of several tasks"

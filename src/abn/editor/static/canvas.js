@@ -1,7 +1,7 @@
 /** The image with its map, and the strokes on it. */
 
 import { applied, boxCoverage, cellSize, ellipseCoverage, strokeCoverage, union } from "./brush.js";
-import { heatmap } from "./heatmap.js";
+import { heatmap } from "../shared/heatmap.js";
 
 const shapes = { box: boxCoverage, ellipse: ellipseCoverage };
 
