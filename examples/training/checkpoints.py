@@ -1,6 +1,6 @@
 """Keeps the state of a run on disk: the last checkpoint, and the one before it."""
 
-import os
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -29,7 +29,9 @@ KINDS: dict[str, Any] = {
 
 
 def save_state(state: dict[str, Any], directory: Path) -> None:
-    """Writes ``last.pt`` in one step. The old ``last.pt`` becomes ``previous.pt``.
+    """Writes ``last.pt`` in one step. The old ``last.pt`` is copied to ``previous.pt`` before.
+
+    There is a complete ``last.pt`` at any moment, should the run be killed.
 
     Raises:
         OSError: If the disk is full. The old checkpoints are still there.
@@ -37,10 +39,9 @@ def save_state(state: dict[str, Any], directory: Path) -> None:
     try:
         with replacing(directory / LAST) as file:
             torch.save(state, file)
-            with file.open("rb") as written:
-                os.fsync(written.fileno())  # a complete file must be there before the old one goes
             if (directory / LAST).exists():
-                (directory / LAST).replace(directory / PREVIOUS)
+                with replacing(directory / PREVIOUS) as copy:
+                    shutil.copyfile(directory / LAST, copy)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         raise OSError(f"{directory / LAST} could not be written, older ones are kept: {error}") from error
 

@@ -27,6 +27,7 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from training import report
+from training.checkpoints import save_state
 from training.data import find_data, flip
 from training.distributed import Processes
 from training.edits import digest_of, training_images
@@ -481,6 +482,21 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, usual, trained, refuse
     assert checkpoint(tmp_path / "run")["epoch"] == 1
     trained("--output", tmp_path / "run", "--resume")
     assert_equal_weights(usual, tmp_path / "run")
+
+
+def test_run_killed_before_the_new_checkpoint_is_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    save_state({"epoch": 1}, tmp_path)
+    replace = Path.replace
+
+    def killed(path, target):
+        if target.name == "last.pt":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_state({"epoch": 2}, tmp_path)
+    assert checkpoint(tmp_path) == {"epoch": 1}
 
 
 @pytest.mark.parametrize("warmup_epochs", [0, 1])  # seen in training, and in the validation after it
