@@ -38,8 +38,36 @@ ARCHITECTURES = [
 ]
 
 
+# One of each kind of network that works on tokens, with the arguments that make it small.
+TOKENS: dict[str, dict[str, object]] = {
+    "timm/test_vit": {},  # reads its class token
+    "timm/test_vit2": {},  # a register, and reads the mean of the other tokens
+    "timm/test_vit_relpos": {},  # no token but the pixels, and relative positions
+    "timm/deit_tiny_distilled_patch16_224": {"img_size": 64, "embed_dim": 48, "depth": 4},  # two class tokens
+    "timm/vit_base_patch16_siglip_224": {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3},
+    "timm/vit_tiny_patch16_224": {"img_size": 64, "embed_dim": 48, "depth": 4, "pos_embed": "none"},
+    "timm/mixer_s32_224": {"img_size": 128},
+    "timm/samvit_base_patch16_224": {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3},  # windows
+    "timm/eva02_tiny_patch14_224": {"img_size": 56, "depth": 4, "num_classes": 10},  # rotary
+    "timm/xcit_nano_12_p8_224": {"img_size": 64, "depth": 4},  # the size of the map goes past
+    "timm/tnt_s_legacy_patch16_224": {"img_size": 64, "depth": 4},  # two streams
+    "timm/levit_128s": {},  # coarser from stage to stage
+}
+
+# Networks that take images of one size alone.
+ONE_SIZE = {
+    "timm/test_coatnet": 160,
+    "timm/test_vit_relpos": 160,
+    "timm/deit_tiny_distilled_patch16_224": 64,
+    "timm/vit_tiny_patch16_224": 64,
+    "timm/mixer_s32_224": 128,
+    "timm/samvit_base_patch16_224": 64,
+}
+
+
 def build(name: str, **arguments: object) -> nn.Module:
     """The backbone with random weights; googlenet and inception_v3 would spend seconds on drawing theirs."""
+    arguments = {**TOKENS.get(name, {}), **arguments}
     if name in ("torchvision/googlenet", "torchvision/inception_v3"):
         arguments["init_weights"] = False
     return create_backbone(name, **arguments)
@@ -69,8 +97,15 @@ FAMILIES = [
     "timm/test_convnext",
     "timm/test_efficientnet",
     "timm/test_nfnet",
-    "timm/test_coatnet",  # relative positions: takes one size of images
+    "timm/test_coatnet",  # relative positions
     "torchvision/squeezenet1_1",  # cut within a container
     "torchvision/shufflenet_v2_x0_5",
     "torchvision/mobilenet_v3_small",
+    "timm/test_vit",  # a class token
+    "timm/test_vit2",  # registers
+    "timm/test_vit_relpos",  # pooled tokens
+    "timm/deit_tiny_distilled_patch16_224",
+    "timm/mixer_s32_224",
+    "timm/samvit_base_patch16_224",  # windows
+    "timm/vit_tiny_patch16_224",  # no position embedding
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import FAMILIES, build, wrapped
+from architectures import FAMILIES, ONE_SIZE, build, wrapped
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3, reparameterize_model
 from torch import nn
@@ -32,17 +32,19 @@ FEW_FAMILIES = [
     for i, name in enumerate([*FAMILIES, *PUBLISHED])
 ]
 SLOW_TO_ONNX = ("torchvision/shufflenet_v2_x0_5", "torchvision/mobilenet_v3_small")  # half a minute each
+NEVER_TO_ONNX = ("timm/test_vit_relpos", "timm/samvit_base_patch16_224")  # nor do their backbones alone
+DISTRIBUTED = [*FAMILIES[:5], "timm/test_vit2"]
 
 
 def network(name: str) -> ABN:
     if name in PUBLISHED:
         torch.manual_seed(0)
         return create_model(name, num_classes=4, **PUBLISHED[name]).eval()
-    return wrapped(name, num_classes=4, input_size=None if "coatnet" in name else 64)
+    return wrapped(name, num_classes=4, input_size=image_size(name))
 
 
 def image_size(name: str) -> int:
-    return 160 if "coatnet" in name else 64
+    return ONE_SIZE.get(name, 64)
 
 
 def images_for(name: str, batch: int = 2) -> torch.Tensor:
@@ -51,7 +53,7 @@ def images_for(name: str, batch: int = 2) -> torch.Tensor:
 
 def dynamic(name: str) -> dict[int, object]:
     """The dimensions of the images that may vary: height and width too, where the backbone allows."""
-    sizes = {} if "coatnet" in name else {2: Dim.AUTO, 3: Dim.AUTO}
+    sizes = {} if name in ONE_SIZE else {2: Dim.AUTO, 3: Dim.AUTO}
     return {0: Dim("batch", min=1, max=64), **sizes}
 
 
@@ -155,7 +157,7 @@ def test_exports_with_dynamic_shapes(name, tmp_path):
     torch.export.save(exported, tmp_path / "model.pt2")
     exported = torch.export.load(tmp_path / "model.pt2").module()
     images = images_for(name, batch=3)
-    if "coatnet" not in name:
+    if name not in ONE_SIZE:
         images = torch.randn(3, 3, 96, 128)
     output = exported(images)
     assert isinstance(output, ABNOutput)
@@ -170,7 +172,9 @@ def test_compiles_ahead_of_time(tmp_path):
     assert_close(torch._inductor.aoti_load_package(package)(images), model(images), tolerance=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in FEW_FAMILIES if name.values[0] not in SLOW_TO_ONNX])
+@pytest.mark.parametrize(
+    "name", [name for name in FEW_FAMILIES if name.values[0] not in SLOW_TO_ONNX + NEVER_TO_ONNX]
+)
 def test_onnx_has_three_named_outputs_and_a_dynamic_batch(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     model = network(name)
@@ -208,7 +212,7 @@ def test_moving_average_follows_the_weights_and_keeps_its_own_mode(name):
 def _gradients_of_two_processes(rank: int, directory: str) -> None:
     torch.distributed.init_process_group("gloo", f"file://{directory}/store", rank=rank, world_size=2)
     torch.set_num_threads(1)
-    for i, name in enumerate(FAMILIES[:5]):
+    for i, name in enumerate(DISTRIBUTED):
         model = DistributedDataParallel(network(name).double())
         images, labels = _joined_batch(name)
         for _ in range(2):  # the second would find parameters that the first left without a gradient
@@ -254,7 +258,7 @@ def test_blocks_that_become_one_layer_give_the_same(name, stage):
 @pytest.mark.slow
 def test_two_processes_get_the_gradients_of_one_with_the_joined_batch(tmp_path):
     torch.multiprocessing.spawn(_gradients_of_two_processes, (str(tmp_path),), nprocs=2)
-    for i, name in enumerate(FAMILIES[:5]):
+    for i, name in enumerate(DISTRIBUTED):
         model = network(name).double()  # in evaluation mode, because batch norms see their own half alone
         images, labels = _joined_batch(name)
         loss_of(model(images), labels).backward()

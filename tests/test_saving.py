@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 import torch
 import torchvision
-from architectures import FAMILIES, build
+from architectures import FAMILIES, ONE_SIZE, TOKENS, build
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -29,14 +29,16 @@ def assert_equal(ours: ABN, theirs: ABN, size: int = 64) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_network_built_by_name_comes_back_equal(name, tmp_path):
-    model = wrap_backbone(name, num_classes=7, mechanism="multiplicative").eval()
+    model = wrap_backbone(
+        name, **{**TOKENS.get(name, {}), "num_classes": 7}, mechanism="multiplicative"
+    ).eval()
     model.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     loaded = hub.load(tmp_path)
     assert not any(module.training for module in loaded.modules())
     assert loaded.perception_branch.mechanism == "multiplicative"
     assert loaded.built_with == model.built_with
-    assert_equal(loaded, model, size=160)
+    assert_equal(loaded, model, size=ONE_SIZE.get(name, 160))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from architectures import FAMILIES, build
+from architectures import FAMILIES, ONE_SIZE, build
 from PIL import Image
 from torch import nn
 
@@ -30,7 +30,8 @@ def images() -> torch.Tensor:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_view_returns_the_logits_of_the_perception_branch(name):
     model = wrap_backbone(build(name), num_classes=4).eval()
-    images = torch.randn(2, 3, 160, 160)
+    size = ONE_SIZE.get(name, 160)
+    images = torch.randn(2, 3, size, size)
     with torch.no_grad():
         assert torch.equal(LogitsOnly(model)(images), model(images).perception_logits)
 

@@ -30,14 +30,17 @@ from torch import nn
 from tqdm import tqdm
 
 from abn import ABN, ABNLoss, PretrainedAttentionBranch, wrap_backbone
+from abn.modules.features import feature_map_of
 from abn.retrofit.backbones import create_backbone, input_shape
-from abn.retrofit.cut import cut, keep_input
-from abn.retrofit.dense import dense_copy
+from abn.retrofit.cut import cut
 from abn.retrofit.dry_run import dry_run
+from abn.retrofit.last_layer import replace_classifier
+from abn.retrofit.layouts import TokensToMap
+from abn.retrofit.stages import make_stage
 from experiments.common.runs import DOCS, write_text
 from experiments.common.tables import table
 
-COLUMNS = ["model", "family", "parameters", "split", "features", "map", "stage", "classifier"]
+COLUMNS = ["model", "family", "parameters", "kind", "split", "features", "map", "stage", "classifier"]
 COLUMNS += ["equal", "dense error", "gradients", "image", "note"]
 HEAD = [
     "family",
@@ -51,6 +54,7 @@ HEAD = [
     "exact",
     "classifier",
 ]
+MAPS, TOKENS, WITH_OTHERS = "feature maps", "patch tokens", "patch tokens and others"
 EXACT = 1e-4  # of the standard deviation of the last feature map
 IMAGE_SIZES = (64, 96, 128, 160, 192, 224, 256, 288, 320)
 
@@ -97,10 +101,11 @@ def examine(task: tuple[str, float]) -> dict[str, str]:
     try:
         backbone, device = build(name, limit)
         classes = {}
+        row["family"] = f"{name.split('/')[0]}/{type(backbone).__module__.split('.')[-1]}"
         if getattr(backbone, "num_classes", None) == 0:  # an encoder, which gets a classifier
             classes = {"num_classes": 1000}
-            backbone, device = build(name, limit, **classes)
-        row["family"] = f"{name.split('/')[0]}/{type(backbone).__module__.split('.')[-1]}"
+            with torch.device(device):
+                backbone = replace_classifier(backbone, 1000, input_shape(backbone, None))
         row["parameters"] = f"{count(backbone) / 1e6:.1f} M"
         with torch.device(device):
             try:
@@ -117,16 +122,16 @@ def examine(task: tuple[str, float]) -> dict[str, str]:
     return row
 
 
-def build(name: str, limit: float, **arguments: object) -> tuple[nn.Module, str]:
+def build(name: str, limit: float) -> tuple[nn.Module, str]:
     """Builds the plain model. Its device is meta if it is above the limit, and can be built there."""
     try:
         with torch.device("meta"):
-            backbone = create_backbone(name, **arguments)
+            backbone = create_backbone(name)
     except Exception:  # some models compute with numbers when they are built
-        return create_backbone(name, **arguments), "cpu"
+        return create_backbone(name), "cpu"
     if count(backbone) > limit * 1e6:
         return backbone, "meta"
-    return create_backbone(name, **arguments), "cpu"
+    return create_backbone(name), "cpu"
 
 
 def count(backbone: nn.Module) -> int:
@@ -134,10 +139,11 @@ def count(backbone: nn.Module) -> int:
 
 
 def describe(model: ABN, shape: tuple[int, int, int], row: dict[str, str]) -> None:
-    features = dry_run(model.feature_extractor, shape)
+    features = feature_map_of(dry_run(model.feature_extractor, shape))
     attention_map = dry_run(model, shape).attention_map
     row["split"] = model.built_with["split"]
     row["features"] = "×".join(map(str, features.shape[1:]))
+    row["kind"] = kind_of(model)
     row["map"] = "×".join(map(str, attention_map.shape[2:]))
     if isinstance(model.attention_branch.stage, nn.Identity):
         row["stage"] = "none"
@@ -145,6 +151,14 @@ def describe(model: ABN, shape: tuple[int, int, int], row: dict[str, str]) -> No
         row["stage"] = "dense" if attention_map.shape[2:] == features.shape[2:] else "keeps its stride"
     if isinstance(model.attention_branch, PretrainedAttentionBranch):
         row["classifier"] = model.attention_branch.classifier.summary()
+
+
+def kind_of(model: ABN) -> str:
+    """Tells whether the features of a network are a feature map or tokens, of which some may be no pixels."""
+    layout = next((m.layout for m in model.feature_extractor.modules() if isinstance(m, TokensToMap)), None)
+    if layout is None:
+        return MAPS
+    return WITH_OTHERS if layout.other_count else TOKENS
 
 
 def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
@@ -183,10 +197,10 @@ def dense_error(backbone: nn.Module, images: torch.Tensor) -> str:
     parts = cut(backbone, input_shape(backbone, None), None)
     if parts.stage is None:
         return ""
-    keep_input(parts.stage, parts.features)
-    dense = dense_copy(parts.stage, parts.features)
-    if dense is None:
-        return ""
+    dense = make_stage("dense", parts)
+    assert dense is not None
+    if dry_run(dense, parts.received).shape[2:] != parts.features[1:]:
+        return ""  # it keeps its stride
     features = parts.feature_extractor(images)
     expected, output = parts.stage(features), dense(features)
     rows, columns = (round(output.shape[i] / expected.shape[i]) for i in (2, 3))
@@ -217,6 +231,8 @@ def report(rows: dict[str, dict[str, str]], limit: float) -> str:
     families: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
     for name in sorted(rows):
         families[rows[name]["family"]].append(rows[name])
+    kinds = [MAPS, TOKENS, WITH_OTHERS]
+    of_kind = {kind: [row for row in rows.values() if row["kind"] == kind] for kind in kinds}
     wrapped = {family: done for family, models in sorted(families.items()) if (done := wrapped_of(models))}
     wrapped["**all**"] = [row for done in wrapped.values() for row in done]
     refused = {
@@ -226,6 +242,8 @@ def report(rows: dict[str, dict[str, str]], limit: float) -> str:
         versions=f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}",
         limit=f"{limit:g}",
         exact=EXACT,
+        total=len(rows),
+        kinds=table([["features", *HEAD[1:]], *(line(kind, done) for kind, done in of_kind.items())]),
         wrapped=table([HEAD, *(line(family, done) for family, done in wrapped.items())]),
         refused=table(
             [
@@ -273,7 +291,9 @@ Made by `python examples/experiments coverage` with {versions}.
   The others were wrapped on the meta device, which knows shapes alone.
 - **equal**: run models whose logits with a map of ones are the plain model's, bit for bit, and depend on the
   image.
-- **gradients**: run models in which the loss gives every parameter a gradient.
+- **gradients**: run models in which the loss gives every parameter a gradient. In CrossViT, two streams of
+  tokens run side by side. The attention branch reads one of them, so that the last layers of the other get no
+  gradient in its stage: for DistributedDataParallel, set `find_unused_parameters`.
 - **dense**, **keeps its stride**, **none**: what the attention branch runs first. *dense*: a copy of the last
   stage, run at every pixel; the map is as fine as the features. *keeps its stride*: a plain copy of the last
   stage; the map is resized to the features. *none*: nothing, because no stage lies behind the split.
@@ -281,6 +301,15 @@ Made by `python examples/experiments coverage` with {versions}.
   is the stride of the last stage, to {exact:g} of the standard deviation of that feature map.
 - **classifier**: wrapped models whose attention branch starts from the model's own classifier. In the other
   models the attention branch starts from a new classifier.
+
+## By kind
+
+Of {total} models. Vision transformers and mixers work on *patch tokens*. The *others* are class tokens,
+registers and the like.
+
+{kinds}
+
+## By family
 
 {wrapped}
 

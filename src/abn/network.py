@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import _register_namedtuple
 
+from abn.modules.features import Features
 from abn.modules.inputs import check_images, check_range, explain_failure
 from abn.modules.maps import kind_of
 from abn.preprocessing import Preprocessing
@@ -41,7 +42,8 @@ class ABN(nn.Module):
     :func:`abn.wrap_backbone` makes an ABN from a backbone. Any three modules that fit together make one, too.
 
     Args:
-        feature_extractor: Takes images (B, C, H, W) and returns features (B, C', h, w).
+        feature_extractor: Takes images (B, C, H, W) and returns features (B, C', h, w), or
+            :class:`abn.modules.features.Features` if both branches need more than a feature map.
         attention_branch: Takes features and returns ``(attention_logits, attention_map)``, such as
             :class:`abn.AttentionBranch`.
         perception_branch: Takes ``(features, attention_map)`` and returns logits, such as
@@ -113,9 +115,9 @@ class ABN(nn.Module):
         )
         return ABNOutput(attention_logits, perception_logits, computed_map)
 
-    def _features(self, images: Tensor) -> Tensor:
+    def _features(self, images: Tensor) -> Tensor | Features:
         if torch.compiler.is_compiling():
-            features: Tensor = self.feature_extractor(images)
+            features: Tensor | Features = self.feature_extractor(images)
             return features
         try:
             features = self.feature_extractor(images)

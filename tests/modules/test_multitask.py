@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import FAMILIES, build
+from architectures import FAMILIES, ONE_SIZE, build
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -194,7 +194,7 @@ def test_map_of_another_branch_is_refused():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_any_backbone_takes_several_tasks(name):
-    size = 160 if "coatnet" in name else 64
+    size = ONE_SIZE.get(name, 64)
     model = wrap_backbone(build(name), tasks=3, input_size=size)
     output = model(torch.randn(2, 3, size, size))
     assert output.attention_logits.shape == output.perception_logits.shape == (2, 3)

@@ -343,14 +343,6 @@ def test_network_without_a_stage_behind_its_last_feature_map_gets_none():
     assert isinstance(assert_equals_plain(backbone).attention_branch.stage, nn.Identity)
 
 
-@pytest.mark.parametrize("name", ["timm/test_vit3", "timm/test_vit"])  # the second cannot be traced
-def test_network_of_tokens_is_told_what_it_is_and_what_is_needed(name):
-    with pytest.raises(
-        CutError, match=r"is a network of tokens \('B', 101, \d+\), but .* by hand, with ABN\("
-    ):
-        wrap_backbone(name)
-
-
 @pytest.mark.parametrize(
     ("wrapper", "attribute"),
     [(nn.DataParallel, "module"), (lambda network: torch.compile(network, backend="eager"), "_orig_mod")],

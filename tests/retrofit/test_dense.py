@@ -7,9 +7,10 @@ import torch
 from architectures import ARCHITECTURES, build, image_size
 from torch import fx, nn
 
-from abn.retrofit.cut import cut, keep_input
+from abn.retrofit.cut import cut
 from abn.retrofit.dense import ShiftedCopies, Stitch, dense_copy
 from abn.retrofit.dry_run import dry_run
+from abn.retrofit.packing import keep_input
 
 # Functions between their layers pool, so that no layer with a stride does it alone.
 KEEPING_THEIR_STRIDE = ["torchvision/inception_v3", "torchvision/swin_t"]

@@ -9,7 +9,8 @@ from PIL import Image
 
 from abn import LogitsOnly, Preprocessing, wrap_backbone
 from abn.visualize import compare, overlay
-from abn.visualize.comparison import METHODS, cam_maps, last_feature_map
+from abn.visualize.comparison import METHODS, cam_maps
+from abn.visualize.layers import last_feature_map
 
 
 @pytest.fixture
@@ -72,10 +73,35 @@ def test_evidence_for_a_class_is_compared(model, photographs):
 )
 def test_layer_is_the_last_feature_map(name, layer):
     model = wrap_backbone(build(name), num_classes=6).eval()
-    found = last_feature_map(model, torch.randn(1, 3, 128, 128))
+    found, _ = last_feature_map(model, torch.randn(1, 3, 128, 128))
     names = {module: each for each, module in model.named_modules()}
     assert names[found].startswith(layer)
     assert not any(module._forward_hooks for module in LogitsOnly(model).modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("timm/test_vit", "perception_branch.tail.blocks.5.norm1"),  # behind it, only the class token counts
+        ("timm/test_vit2", "perception_branch.tail.norm"),
+    ],
+)
+@pytest.mark.parametrize("library", ["torchcam.methods", "pytorch_grad_cam"])
+def test_tokens_are_compared_from_the_last_layer_that_the_logits_depend_on(
+    name, layer, library, photographs, monkeypatch
+):
+    other = {"torchcam.methods", "pytorch_grad_cam"} - {library}
+    monkeypatch.setitem(sys.modules, other.pop(), None)
+    model = wrap_backbone(build(name), num_classes=6).eval()
+    images = torch.randn(2, 3, 160, 160)
+    found, to_map = last_feature_map(model, images[:1])
+    assert found is model.get_submodule(layer)
+    assert to_map(torch.randn(2, 101, 64)).shape == (2, 64, 10, 10)
+    maps = cam_maps(model, images, "gradcam", torch.tensor([1, 2]))
+    assert maps.shape[:2] == (2, 1)
+    assert (maps.amax(dim=(2, 3)) > 0.9).all()
+    model.preprocessing = Preprocessing((160, 160), 160)
+    assert compare(model, photographs, ["abn", "gradcam"]).width == 2 * 232 + 224
 
 
 @pytest.mark.parametrize("library", ["torchcam.methods", "pytorch_grad_cam"])

@@ -15,6 +15,7 @@ from abn.editor.answers import rows_of, summary_of
 from abn.editor.masks import find_masks, to_map
 from abn.edits import MANIFEST, Edits, checked_name, remove_edit, save_edit
 from abn.images import image_paths, left_out, read_image, stamp_of
+from abn.modules.features import Features
 from abn.modules.inputs import check_range, resize_maps
 from abn.modules.maps import kind_of
 from abn.network import ABN
@@ -33,7 +34,7 @@ _logger = logging.getLogger("abn.editor")
 class Seen(NamedTuple):
     """The network's view of one image."""
 
-    features: Tensor
+    features: Tensor | Features
     """(1, C, h', w'), on the device of the network."""
     attention_map: Tensor
     """The network's own map, (T, h, w), in [0, 1]."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from abn.modules.features import Features, feature_map_of
 from abn.modules.inputs import check_counts, check_features
 from abn.modules.linear import is_plain, without_bias
 from abn.modules.maps import MAPS, check_map
@@ -104,11 +105,11 @@ class AttentionBranch(nn.Module):
     def extra_repr(self) -> str:
         return f"map={self.map!r}"
 
-    def responses(self, features: Tensor) -> Tensor:
+    def responses(self, features: Tensor | Features) -> Tensor:
         """Computes the class responses r, from which the scores and the map are computed.
 
         Args:
-            features: (B, C, H, W).
+            features: (B, C, H, W), or :class:`abn.modules.features.Features`.
 
         Returns:
             (B, R, h, w), at least 0, where (h, w) is the size of the stage's output.
@@ -116,8 +117,9 @@ class AttentionBranch(nn.Module):
         Raises:
             ValueError: If the features are not (B, C, H, W) or have a single pixel.
         """
-        check_features(features)
-        responses: Tensor = self.response_norm(self.response_conv(self.norm(self.stage(features)))).relu()
+        check_features(feature_map_of(features))
+        received = feature_map_of(self.stage(features))
+        responses: Tensor = self.response_norm(self.response_conv(self.norm(received))).relu()
         return responses
 
     def class_activation(self, responses: Tensor, shares: Tensor) -> Tensor:
@@ -144,11 +146,11 @@ class AttentionBranch(nn.Module):
             return _map_of(self.map, weights, responses)
         return _map_of(self.map, shares, without_bias(self.classifier, responses))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor | Features) -> tuple[Tensor, Tensor]:
         """Computes the class scores and the attention map.
 
         Args:
-            features: (B, C, H, W).
+            features: (B, C, H, W), or :class:`abn.modules.features.Features`.
 
         Returns:
             ``attention_logits`` (B, K) and ``attention_map`` (B, 1, h, w), where (h, w) is the size of the
@@ -213,11 +215,11 @@ class PretrainedAttentionBranch(nn.Module):
     def extra_repr(self) -> str:
         return f"map={self.map!r}"
 
-    def responses(self, features: Tensor) -> Tensor:
+    def responses(self, features: Tensor | Features) -> Tensor:
         """Computes the stage's output, from which the scores and the map are computed.
 
         Args:
-            features: (B, C, H, W).
+            features: (B, C, H, W), or :class:`abn.modules.features.Features`.
 
         Returns:
             (B, C', h, w).
@@ -225,9 +227,8 @@ class PretrainedAttentionBranch(nn.Module):
         Raises:
             ValueError: If the features are not (B, C, H, W) or have a single pixel.
         """
-        check_features(features)
-        responses: Tensor = self.stage(features)
-        return responses
+        check_features(feature_map_of(features))
+        return feature_map_of(self.stage(features))
 
     def class_activation(self, responses: Tensor, shares: Tensor) -> Tensor:
         """Computes the map of the evidence for given classes, as :meth:`AttentionBranch.class_activation`."""
@@ -236,11 +237,11 @@ class PretrainedAttentionBranch(nn.Module):
             return _map_of(self.map, self.classifier.weights(pooled, shares), responses)
         return _map_of(self.map, shares, self.classifier.evidence(pooled, responses))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor | Features) -> tuple[Tensor, Tensor]:
         """Computes the class scores and the attention map.
 
         Args:
-            features: (B, C, H, W).
+            features: (B, C, H, W), or :class:`abn.modules.features.Features`.
 
         Returns:
             ``attention_logits`` (B, K) and ``attention_map`` (B, 1, h, w), in [0, 1], where (h, w) is the

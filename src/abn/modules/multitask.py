@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from abn.modules.attention import AttentionBranch
+from abn.modules.features import Features, feature_map_of, with_feature_map
 from abn.modules.inputs import check_counts, check_features, match_features
 from abn.modules.linear import is_plain, without_bias
 from abn.modules.maps import MAPS, check_map
@@ -69,11 +70,11 @@ class MultiTaskAttentionBranch(AttentionBranch):
     def extra_repr(self) -> str:
         return f"tasks={self.tasks}, num_classes={self.num_classes}, map={self.map!r}"
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor | Features) -> tuple[Tensor, Tensor]:
         """Computes the scores and the attention map of each task.
 
         Args:
-            features: (B, C, H, W).
+            features: (B, C, H, W), or :class:`abn.modules.features.Features`.
 
         Returns:
             ``attention_logits`` (B, T), or (B, K, T) if tasks have classes, and ``attention_map``
@@ -139,11 +140,11 @@ class ResponseAttentionBranch(nn.Module):
     def extra_repr(self) -> str:
         return f"map={self.map!r}"
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor | Features) -> tuple[Tensor, Tensor]:
         """Computes the score and the attention map of each task.
 
         Args:
-            features: (B, C, H, W).
+            features: (B, C, H, W), or :class:`abn.modules.features.Features`.
 
         Returns:
             ``attention_logits`` (B, T) and ``attention_map`` (B, T, h, w), of any sign and magnitude, where
@@ -152,8 +153,8 @@ class ResponseAttentionBranch(nn.Module):
         Raises:
             ValueError: If the features are not (B, C, H, W) or have a single pixel.
         """
-        check_features(features)
-        attention_map: Tensor = self.task_conv(self.stage(features))  # (B, T, h, w)
+        check_features(feature_map_of(features))
+        attention_map: Tensor = self.task_conv(feature_map_of(self.stage(features)))  # (B, T, h, w)
         if self.map == "scaled_response":
             attention_map = self.depth_conv(attention_map)
         return attention_map.mean(dim=(2, 3)), attention_map
@@ -208,11 +209,11 @@ class MultiTaskPerceptionBranch(nn.Module):
     def extra_repr(self) -> str:
         return f"tasks={self.tasks}, mechanism={self.mechanism!r}, chunk={self.chunk}"
 
-    def forward(self, features: Tensor, attention_map: Tensor) -> Tensor:
+    def forward(self, features: Tensor | Features, attention_map: Tensor) -> Tensor:
         """Classifies the features attended by each map.
 
         Args:
-            features: (B, C, H, W).
+            features: (B, C, H, W), or :class:`abn.modules.features.Features`.
             attention_map: (B, T, h, w), of any resolution. B = 1 gives all images one map, T = 1 all tasks.
 
         Returns:
@@ -223,17 +224,19 @@ class MultiTaskPerceptionBranch(nn.Module):
                 set to a number below one.
         """
         check_counts(chunk=self.chunk)
-        maps = match_features(attention_map, features, self.tasks).expand(-1, self.tasks, -1, -1)
+        maps = match_features(attention_map, feature_map_of(features), self.tasks)
+        maps = maps.expand(-1, self.tasks, -1, -1)
         maps = maps.contiguous()  # maps in another memory layout would change the layout of the features
         starts = range(0, self.tasks, self.chunk or self.tasks)
         logits = torch.cat([self._logits(features, maps, start) for start in starts], dim=2)  # (B, K, T)
         return logits.squeeze(1) if self.num_classes is None else logits
 
-    def _logits(self, features: Tensor, maps: Tensor, start: int) -> Tensor:
+    def _logits(self, features: Tensor | Features, maps: Tensor, start: int) -> Tensor:
         """Computes scores (B, K, n) for the n tasks of a chunk, from the maps (B, T, H, W) of all tasks."""
         chosen = slice(start, min(start + (self.chunk or self.tasks), self.tasks))
-        attended = attend(features[:, None], maps[:, chosen, None], self.mechanism)  # (B, n, C, H, W)
-        scores: Tensor = self.tail(attended.flatten(0, 1))  # (B·n, K·T)
+        feature_map = feature_map_of(features)[:, None]
+        attended = attend(feature_map, maps[:, chosen, None], self.mechanism)  # (B, n, C, H, W)
+        scores: Tensor = self.tail(with_feature_map(features, attended.flatten(0, 1)))  # (B·n, K·T)
         count, classes = attended.shape[1], self.num_classes or 1
         if scores.ndim != 2 or scores.shape[1] != classes * self.tasks:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from abn.modules.features import Features, feature_map_of, with_feature_map
 from abn.modules.inputs import match_features
 from abn.modules.mechanisms import attend, check_mechanism
 
@@ -43,11 +44,11 @@ class PerceptionBranch(nn.Module):
     def extra_repr(self) -> str:
         return f"mechanism={self.mechanism!r}"
 
-    def forward(self, features: Tensor, attention_map: Tensor) -> Tensor:
+    def forward(self, features: Tensor | Features, attention_map: Tensor) -> Tensor:
         """Classifies the attended features.
 
         Args:
-            features: (B, C, H, W).
+            features: (B, C, H, W), or :class:`abn.modules.features.Features`.
             attention_map: (B, 1, h, w) or (B, h, w), where B may be 1 to use one map for the whole
                 batch. A map is resized to the resolution of the features, bilinearly.
 
@@ -57,5 +58,7 @@ class PerceptionBranch(nn.Module):
         Raises:
             ValueError: If the map has another shape.
         """
-        logits: Tensor = self.tail(attend(features, match_features(attention_map, features), self.mechanism))
+        feature_map = feature_map_of(features)
+        attended = attend(feature_map, match_features(attention_map, feature_map), self.mechanism)
+        logits: Tensor = self.tail(with_feature_map(features, attended))
         return logits

@@ -145,12 +145,17 @@ def input_shape(backbone: nn.Module, input_size: int | Shape | None) -> Shape:
     """Returns (C, H, W) of the images that the backbone takes.
 
     What ``input_size`` does not give is read off the backbone: the channels from its first convolution, the
-    resolution from timm's configuration (224 × 224 if there is none).
+    resolution from its embedding of patches, or from timm's configuration (224 × 224 if there is none).
     """
     if isinstance(input_size, tuple):
         return input_size
     configuration = getattr(backbone, "pretrained_cfg", None) or {}
     _, height, width = configuration.get("input_size", (3, 224, 224))
+    for module in backbone.modules():
+        size = getattr(module, "img_size", None)  # of an embedding of patches, as timm names it
+        if isinstance(size, tuple) and len(size) == 2:
+            height, width = size
+            break
     if input_size is not None:
         height = width = input_size
     convolution = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)

@@ -3,6 +3,7 @@
 from torch import nn
 
 from abn.modules.attention import AttentionBranch, default_response_channels
+from abn.modules.features import Features
 from abn.modules.maps import MAPS
 from abn.modules.multitask import MultiTaskAttentionBranch, ResponseAttentionBranch
 from abn.modules.pooled_classifier import PooledClassifier
@@ -29,7 +30,12 @@ def classifier_for(
         return None, f"map={map!r} needs layers that no backbone has"
     if response_channels is not None:
         return None, f"response_channels={response_channels} is the width of new layers"
-    classifier = read_classifier(parts.head, parts.end)
+    if isinstance(parts.head_receives, Features):
+        return None, (
+            "the backbone's classifier cannot be read pixel by pixel: it needs more than the last feature "
+            "map, such as a class token"
+        )
+    classifier = read_classifier(parts.head, parts.head_receives)
     if classifier is None:
         return None, "the backbone's classifier cannot be read pixel by pixel, see find_splits()"
     return classifier, None
@@ -47,7 +53,7 @@ def new_branch(
     """Builds an attention branch without its stage, with new heads in the dtype of the stage's output."""
     channels, dtype = parts.features[0], parts.dtype
     if stage is not None:
-        output = dry_run(stage, parts.features)
+        output = dry_run(stage, parts.received)
         channels, dtype = output.shape[1], output.dtype
     branch: nn.Module
     if tasks is None:

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from abn.retrofit.dry_run import Shape, overwrites_input
+from abn.modules.features import Features
+from abn.retrofit.chain import Chain, FeatureMap, works_on_tokens
+from abn.retrofit.dry_run import Example, Shape
 from abn.retrofit.errors import CutError
 from abn.retrofit.graphs import subgraph
+from abn.retrofit.packing import example_of, keep_input, pack, unpack
 from abn.retrofit.read_classifier import read_classifier
-from abn.retrofit.splits import Chain, FeatureMap, Split, Splits
-from abn.retrofit.tokens import about_tokens, tokens_of
+from abn.retrofit.splits import Split, Splits
+from abn.retrofit.tokens import places_unknown
 from abn.retrofit.tracing import TRAINING_FLAG, TrainingFlag
 from abn.retrofit.verify import checked_chain
 
@@ -27,12 +30,14 @@ class Parts:
     """Takes the features to the logits."""
     head: fx.GraphModule
     """Takes the last feature map to the logits."""
-    end: Shape
-    """(C, H, W) of the last feature map."""
+    head_receives: Example
+    """What the head takes: (C, H, W) of the last feature map, or features with more than a map."""
     split: str
     """Name of the split."""
     features: Shape
     """(C, H, W) of the features."""
+    received: Example
+    """What stage and tail take: (C, H, W) of the features, or features with more than a map."""
     dtype: torch.dtype
     """Dtype of the features."""
     num_classes: int
@@ -46,14 +51,13 @@ def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
             map to cut at, or returns anything but logits (B, K).
     """
     chain = checked_chain(backbone, shape)
-    default = None if tokens_of(chain) else chain.default_split
+    default = None if works_on_tokens(chain) else chain.maps[chain.default_split]
     splits = Splits(
-        Split(split.name, *split.shape, stride=round(shape[1] / split.shape[1]), default=i == default)
-        for i, split in enumerate(chain.maps)
-        if i > 0
+        Split(split.name, *split.shape, stride=round(shape[1] / split.shape[1]), default=split is default)
+        for split in chain.maps[1:]
     )
     splits.image_size = shape[1], shape[2]
-    classifier = read_classifier(_head(backbone, chain), chain.maps[chain.end].shape)
+    classifier = read_classifier(_head(backbone, chain), example_of(chain.maps[chain.end]))
     splits.classifier = "" if classifier is None else classifier.summary()
     return splits
 
@@ -69,14 +73,19 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
     at = _position(chain, backbone, split)
     images, features, end = chain.maps[0], chain.maps[at], chain.maps[chain.end]
     (logits,) = chain.graph.output_node().all_input_nodes
+    tail = _between(backbone, chain, features, logits, "Tail")
+    received = example_of(features)
+    if isinstance(received, Features):  # of which the attention mechanism makes no new tensors but the map
+        keep_input(tail, received)
     return Parts(
-        feature_extractor=_between(backbone, chain, images, features, "FeatureExtractor"),
+        feature_extractor=_between(backbone, chain, images, features, "FeatureExtractor", whole=True),
         stage=_between(backbone, chain, features, end, "Stage") if at < chain.end else None,
-        tail=_between(backbone, chain, features, logits, "Tail"),
+        tail=tail,
         head=_head(backbone, chain),
-        end=end.shape,
+        head_receives=example_of(end),
         split=features.name,
         features=features.shape,
+        received=received,
         dtype=features.node.meta["val"].dtype,
         num_classes=logits.meta["val"].shape[1],
     )
@@ -89,25 +98,29 @@ def _head(backbone: nn.Module, chain: Chain) -> fx.GraphModule:
 
 
 def _between(
-    backbone: nn.Module, chain: Chain, start: FeatureMap, end: FeatureMap | fx.Node, name: str
+    backbone: nn.Module,
+    chain: Chain,
+    start: FeatureMap,
+    end: FeatureMap | fx.Node,
+    name: str,
+    whole: bool = False,
 ) -> fx.GraphModule:
     """Builds the part from one feature map to another, or to the logits.
 
-    The part takes and returns feature maps as (B, C, H, W), also where the backbone has (B, H, W, C).
+    The part takes features: a feature map (B, C, H, W), whatever its layout is in the backbone, or
+    :class:`Features` if more is needed. It returns features, too, if ``whole``, else their map alone.
     """
-    node = end.node if isinstance(end, FeatureMap) else end
-    graph = subgraph(chain.graph, start.node, node)
-    if start.channels_last:
-        (received,) = graph.find_nodes(op="placeholder")
-        with graph.inserting_after(received):
-            permuted = graph.call_method("permute", (received, 0, 2, 3, 1))
-        received.replace_all_uses_with(permuted, delete_user_cb=lambda user: user is not permuted)
-    if isinstance(end, FeatureMap) and end.channels_last:
-        output = graph.output_node()
-        (returned,) = output.all_input_nodes
-        with graph.inserting_before(output):
-            output.args = (graph.call_method("permute", (returned, 0, 3, 1, 2)),)
-    return _module_of(backbone, graph, name)
+    starts = [start.node, *start.beside.per_image, *start.beside.shared]
+    ends = [end.node if isinstance(end, FeatureMap) else end]
+    if isinstance(end, FeatureMap) and whole:
+        ends += [*end.beside.per_image, *end.beside.shared]
+    part = _module_of(backbone, subgraph(chain.graph, starts, ends), name)
+    feature_map = unpack(part, start)
+    if isinstance(end, FeatureMap):
+        pack(part, end, feature_map, (start.shape[1], start.shape[2]), whole)
+    part.graph.lint()
+    part.recompile()
+    return part
 
 
 def _module_of(backbone: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
@@ -131,32 +144,8 @@ def _position(chain: Chain, backbone: nn.Module, split: str | None) -> int:
     """Returns the index of the feature map to cut at. Raises a CutError if there is none."""
     names = [feature_map.name for feature_map in chain.maps]
     valid = "Valid splits:" + "".join(f"\n    {name}" for name in names[1:])
-    if split is None and (tokens := tokens_of(chain)) is not None:
-        raise CutError(
-            f"{about_tokens(backbone, tokens)}, or attend to a feature map before them, with split=. {valid}"
-        )
+    if split is None and works_on_tokens(chain):  # still, though tokens count as feature maps
+        raise CutError(f"{places_unknown(backbone)}. Or attend to what comes before, with split=. {valid}")
     if split is not None and split not in names[1:]:
         raise CutError(f"{type(backbone).__name__} cannot be cut at split={split!r}. {valid}")
     return chain.default_split if split is None else names.index(split)
-
-
-def keep_input(part: fx.GraphModule, features: Shape) -> None:
-    """Makes a part copy its input first, if the part would overwrite it, as an activation in place does.
-
-    Raises:
-        CutError: If the part does not run on its own.
-    """
-    try:
-        overwrites = overwrites_input(part, features)
-    except Exception as error:  # the part runs the user's own code, and may fail in any way
-        raise CutError(
-            f"what follows the split does not run on its own, so it cannot serve as a stage: {error}\n"
-            "Does it read what the part before it has stored? Give stage='none', a stage of your own, or "
-            "another split="
-        ) from error
-    if overwrites:
-        (received,) = part.graph.find_nodes(op="placeholder")
-        with part.graph.inserting_after(received):
-            clone = part.graph.call_method("clone", (received,))
-        received.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)
-        part.recompile()

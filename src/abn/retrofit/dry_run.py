@@ -14,11 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from abn.lock import PROCESS_LOCK
+from abn.modules.features import Features
 
 aten = torch.ops.aten
 
 Shape = tuple[int, int, int]
 """(C, H, W) of images or features."""
+
+Example = Shape | Features
+"""(C, H, W), or features for a batch of :data:`BATCH` images whose values have no meaning."""
 
 BATCH, OTHER_BATCH = 5, 7
 """Two numbers of images for rehearsals. Hardly any other dimension of a tensor has one of these sizes."""
@@ -27,7 +31,7 @@ T = TypeVar("T")
 
 
 def rehearse(
-    module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
+    module: nn.Module, example: Example, run: Callable[[nn.Module, Any], T], batch_size: int = BATCH
 ) -> T:
     """Calls ``run`` with a copy of the module, in evaluation mode, and a batch of zeros. Returns its result.
 
@@ -37,48 +41,49 @@ def rehearse(
 
     Args:
         module: Any network. It is not changed.
-        shape: (C, H, W) of the batch.
+        example: (C, H, W) of the batch, or features.
         run: A function of the copy and the batch. It may be called twice.
-        batch_size: Number B of images in the batch.
+        batch_size: Number B of images in the batch, if the example is no :class:`Features`.
 
     Raises:
         Exception: Any error that ``run`` raises when it is called for real.
     """
     try:
-        return rehearse_on_meta(module, shape, run, batch_size)
+        return rehearse_on_meta(module, example, run, batch_size)
     except Exception:  # the module may be the user's own code, and fail in any way
-        batch = torch.zeros((batch_size, *shape), dtype=_first_tensor(module).dtype, device=device_of(module))
+        batch = _batch(module, example, batch_size, device_of(module))
         with PROCESS_LOCK, torch.no_grad():  # dispatch modes, which `run` may use, need the lock
             return run(_evaluating(copy.deepcopy(module)), batch)
 
 
 def rehearse_on_meta(
-    module: nn.Module, shape: Shape, run: Callable[[nn.Module, Tensor], T], batch_size: int = BATCH
+    module: nn.Module, example: Example, run: Callable[[nn.Module, Any], T], batch_size: int = BATCH
 ) -> T:
     """Calls ``run`` as :func:`rehearse` does, but on the meta device alone. Raises its errors."""
     with _collector_paused():
         rehearsed = _evaluating(_without_weights(module))
-        batch = torch.zeros((batch_size, *shape), dtype=_first_tensor(module).dtype, device="meta")
+        batch = _batch(module, example, batch_size, torch.device("meta"))
         with PROCESS_LOCK, torch.no_grad(), _QuickShapes():
             return run(rehearsed, batch)
 
 
-def dry_run(module: nn.Module, shape: Shape) -> Any:
-    """Returns the module's output for images of this shape (C, H, W). Its values have no meaning."""
-    return rehearse(module, shape, lambda rehearsed, batch: rehearsed(batch))
+def dry_run(module: nn.Module, example: Example) -> Any:
+    """Returns the module's output for images or features such as the example. Its values have no meaning."""
+    return rehearse(module, example, lambda rehearsed, batch: rehearsed(batch))
 
 
-def overwrites_input(module: nn.Module, shape: Shape) -> bool:
+def overwrites_input(module: nn.Module, example: Example) -> bool:
     """Whether the module changes its input in place, in evaluation or in training mode."""
 
-    def run(rehearsed: nn.Module, batch: Tensor) -> bool:
-        version = batch._version
+    def run(rehearsed: nn.Module, batch: Any) -> bool:
+        received = [value for value in tree_leaves(batch) if isinstance(value, Tensor)]
+        versions = [value._version for value in received]
         for training in (False, True):
             with training_mode(rehearsed, training):
                 rehearsed(batch)
-        return batch._version != version
+        return versions != [value._version for value in received]
 
-    return rehearse(module, shape, run)
+    return rehearse(module, example, run)
 
 
 def input_shapes(module: nn.Module, layers: Iterable[str], shape: Shape) -> dict[str, Any]:
@@ -224,6 +229,13 @@ def _evaluating(module: nn.Module) -> nn.Module:
     for submodule in module.modules():
         submodule.training = False
     return module
+
+
+def _batch(module: nn.Module, example: Example, batch_size: int, device: torch.device) -> Any:
+    """Returns zeros for the module to run on."""
+    if isinstance(example, Features):
+        return tree_map(lambda v: torch.zeros_like(v, device=device) if isinstance(v, Tensor) else v, example)
+    return torch.zeros((batch_size, *example), dtype=_first_tensor(module).dtype, device=device)
 
 
 def _first_tensor(module: nn.Module) -> Tensor:

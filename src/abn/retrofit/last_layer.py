@@ -7,24 +7,34 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from abn.retrofit.dry_run import BATCH, Shape, rehearse
+from abn.retrofit.dry_run import BATCH, Shape, dry_run, rehearse
 from abn.retrofit.errors import cannot_run, not_logits
 from abn.retrofit.operations import ACTIVATING, POOLING, RESHAPING, SCALING, name_of
 
 
-def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> None:
-    """Gives the backbone a new classifier in place, on the device and in the dtype of the old one.
+def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> nn.Module:
+    """Gives the backbone a new classifier, on the device and in the dtype of the old one.
 
     Calls timm's method ``reset_classifier`` if the backbone has it. Otherwise replaces the linear layer or
-    1×1 convolution that makes the logits, see :func:`ending_of`.
+    1×1 convolution that makes the logits, see :func:`ending_of`. An encoder of timm that would read its class
+    token gets a classifier that reads the mean of the patch tokens, which can be read pixel by pixel.
+
+    Returns:
+        The backbone, changed in place. If it returned a feature map or tokens, a new :class:`PooledEncoder`.
 
     Raises:
         CutError: If the backbone does not run on images of this shape, or does not return one tensor.
         ValueError: If no linear layer or 1×1 convolution makes the logits.
     """
-    known = {*backbone.modules(), *backbone.parameters()}
-    old: Any
-    if callable(reset := getattr(backbone, "reset_classifier", None)):
+    known, training = {*backbone.modules(), *backbone.parameters()}, backbone.training
+    old: Any = backbone
+    reset = getattr(backbone, "reset_classifier", None)
+    pools = is_encoder(backbone) and getattr(backbone, "global_pool", None) in ("token", "")
+    if callable(reset) and pools:
+        reset(num_classes, global_pool="avg")
+    elif is_encoder(backbone) and isinstance(output := dry_run(backbone, shape), Tensor) and output.ndim > 2:
+        backbone = PooledEncoder(backbone, output, num_classes)
+    elif callable(reset):
         old = cast(Any, backbone).get_classifier()
         reset(num_classes)
     else:
@@ -39,10 +49,40 @@ def replace_classifier(backbone: nn.Module, num_classes: int, shape: Shape) -> N
     replaced = old if isinstance(old, nn.Module) else backbone  # timm may return several layers, or none
     like = next(chain(replaced.parameters(), backbone.parameters()))
     for module in set(backbone.modules()) - known:
-        module.training = backbone.training
+        module.training = training
         module.to(like.device, like.dtype)
     for parameter in set(backbone.parameters()) - known:
         parameter.data = parameter.data.to(like)
+    return backbone
+
+
+def is_encoder(backbone: nn.Module) -> bool:
+    """Whether the backbone has no classifier, as timm tells it."""
+    return getattr(backbone, "num_classes", None) == 0
+
+
+class PooledEncoder(nn.Module):
+    """Classifies what an encoder returns, averaged over the pixels.
+
+    Args:
+        encoder: Takes images (B, C, H, W). Returns a feature map, or tokens (B, N, C). A map has its channels
+            last if its last dimension alone is ``encoder.num_features``.
+        output: An output of the encoder. Its values do not matter.
+        num_classes: Number of classes K.
+    """
+
+    def __init__(self, encoder: nn.Module, output: Tensor, num_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        width = getattr(encoder, "num_features", None)
+        last = output.ndim == 3 or (output.shape[-1] == width != output.shape[1])
+        self.pixels = tuple(range(1, output.ndim - 1)) if last else tuple(range(2, output.ndim))
+        self.head = nn.Linear(output.shape[-1 if last else 1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Takes images (B, C, H, W). Returns logits (B, K)."""
+        logits: Tensor = self.head(self.encoder(images).mean(dim=self.pixels))
+        return logits
 
 
 def _classifier(backbone: nn.Module, shape: Shape) -> tuple[list[str], nn.Linear | nn.Conv2d]:

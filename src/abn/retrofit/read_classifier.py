@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from abn.modules.features import Features
 from abn.modules.pooled_classifier import PooledClassifier
-from abn.retrofit.dry_run import Shape, device_of, rehearse
+from abn.retrofit.dry_run import Example, Shape, device_of, rehearse
 from abn.retrofit.operations import ACTIVATING, POOLING, RESHAPING, SCALING, name_of
 
 Call = tuple[str, torch.Size]
 """Name of a submodule, and the shape that it receives, without B."""
 
 
-def read_classifier(head: nn.Module, features: Shape) -> PooledClassifier | None:
+def read_classifier(head: nn.Module, features: Example) -> PooledClassifier | None:
     """Reads the classifier off a backbone's head, in evaluation mode.
 
     Affine maps are read off their outputs for zeros and ones. So it does not matter how they are written: as
@@ -25,12 +26,15 @@ def read_classifier(head: nn.Module, features: Shape) -> PooledClassifier | None
 
     Args:
         head: A module that takes the last feature map (B, C, H, W) to logits (B, K).
-        features: (C, H, W) of the last feature map.
+        features: (C, H, W) of the last feature map, or what else the head takes.
 
     Returns:
         The classifier, with weights of its own. None if the head does anything but average over the pixels
-        and apply affine maps, layer norms and activations.
+        and apply affine maps, layer norms and activations, or takes more than the feature map, such as a
+        class token.
     """
+    if isinstance(features, Features):
+        return None
     try:
         steps = rehearse(head, features, _steps_of)
         if steps is None:

@@ -1,24 +1,40 @@
 """Traces a forward into a shallow graph: each submodule is one node, and keeps running its own Python."""
 
+import inspect
 import math
 import operator
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx import _symbolic_trace
 
 from abn.lock import PROCESS_LOCK
 from abn.retrofit.dry_run import Shape, rehearse, training_mode
 from abn.retrofit.errors import CutError, cannot_run
-from abn.retrofit.graphs import Interpreter, subgraph
+from abn.retrofit.graphs import Interpreter, depending_on_images, subgraph
+
+
+@dataclass
+class Learned:
+    """What failed attempts to trace a forward have shown. The next attempt needs it."""
+
+    lengths: dict[str, int | None] = field(default_factory=dict)
+    """Number of values that a node stands for, by the node's name. None if it stands for a single value."""
+    conditions: dict[tuple[bool, str], bool] = field(default_factory=dict)
+    """Conditions on the shape of weights, by the mode (whether training) and the node's name."""
+    branching: dict[int, Callable[..., Any]] = field(default_factory=dict)
+    """Functions that branch on the size of the images, by id. Each of their calls becomes one node."""
 
 
 def trace_forward(
-    backbone: nn.Module, opened: set[str], shape: Shape, lengths: dict[str, int | None], training: bool
+    backbone: nn.Module, opened: set[str], shape: Shape, learned: Learned, training: bool
 ) -> fx.Graph:
     """Traces the backbone's forward on images.
 
@@ -26,8 +42,7 @@ def trace_forward(
         backbone: Any network.
         opened: Names of the submodules that are traced into.
         shape: (C, H, W) of the images.
-        lengths: Number of values that a node stands for, by the node's name. None if it stands for a single
-            value. An entry is added here whenever the forward asks for a length.
+        learned: What earlier attempts have shown. More is added here.
         training: Whether to trace the forward in training mode or in evaluation mode.
 
     Raises:
@@ -39,51 +54,85 @@ def trace_forward(
         # switches it on or off.
         autocast = torch.autocast("cpu", enabled=training)
         with context, training_mode(backbone, training), torch.enable_grad(), autocast:
-            return _ShallowTracer(opened, lengths).trace(backbone)
+            return _ShallowTracer(opened, learned).trace(backbone)
 
     try:
         try:
             return traced(nullcontext())
-        except _LengthUnknownError:
+        except _UnknownError:
             raise
-        except Exception:  # perhaps a function of math, or one marked by torch.fx.wrap, got a symbol
-            return traced(_functions_recorded(backbone, opened))
-    except _LengthUnknownError as request:
-        lengths[request.node.name] = _length(backbone, request.node.graph, request.node, shape)
-        return trace_forward(backbone, opened, shape, lengths, training)
+        except Exception:  # perhaps a function of math, or one that is not to be traced, got a symbol
+            return traced(_functions_recorded(backbone, opened, learned))
+    except _UnknownError as request:
+        value = _value_of(backbone, request.node, shape)
+        if request.of_length:
+            known = len(value) if isinstance(value, (tuple, list)) else None
+            learned.lengths[request.node.name] = known
+        elif isinstance(value, Tensor):  # training changes it
+            raise _cannot_trace(backbone, "a weight's value serves as a condition") from request
+        else:
+            learned.conditions[training, request.node.name] = bool(value)
+        return trace_forward(backbone, opened, shape, learned, training)
     except Exception as error:  # the forward is the user's own code, and may fail in any way
-        raise CutError(
-            f"{type(backbone).__name__}.forward cannot be traced: {error}\n"
-            "Move what stands in the way, such as a branch on a tensor's values or shape, into a submodule "
-            "of its own, or build the network from three modules by hand:\n"
-            "    branch = AttentionBranch(in_channels, num_classes, stage)\n"
-            "    model = ABN(feature_extractor, branch, PerceptionBranch(tail))"
-        ) from error
+        function = _branching_function(error)
+        if function is not None and id(function) not in learned.branching:
+            learned.branching[id(function)] = function
+            return trace_forward(backbone, opened, shape, learned, training)
+        raise _cannot_trace(backbone, error) from error
 
 
-def _length(backbone: nn.Module, graph: fx.Graph, node: fx.Node, shape: Shape) -> int | None:
-    """Returns the length of the tuple or list that the node stands for, or None for any other value."""
-    so_far = subgraph(graph, next(iter(graph.nodes)), node)
+def _cannot_trace(backbone: nn.Module, reason: object) -> CutError:
+    return CutError(
+        f"{type(backbone).__name__}.forward cannot be traced: {reason}\n"
+        "Move what stands in the way, such as a branch on a tensor's values or shape, into a submodule "
+        "of its own, or build the network from three modules by hand:\n"
+        "    branch = AttentionBranch(in_channels, num_classes, stage)\n"
+        "    model = ABN(feature_extractor, branch, PerceptionBranch(tail))"
+    )
+
+
+def _value_of(backbone: nn.Module, node: fx.Node, shape: Shape) -> Any:
+    """Returns what a node returns when the part of the graph that leads to it is rehearsed."""
+    so_far = subgraph(node.graph, [next(iter(node.graph.nodes))], [node])
     try:
-        value = rehearse(backbone, shape, lambda copy, images: Interpreter(copy, graph=so_far).run(images))
+        return rehearse(backbone, shape, lambda copy, images: Interpreter(copy, graph=so_far).run(images))
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise cannot_run(backbone, shape, error) from error
-    return len(value) if isinstance(value, (tuple, list)) else None
 
 
-class _LengthUnknownError(Exception):
-    """The forward asks how many values a submodule returned, as `x.reshape(B, *size)` does."""
+def _branching_function(error: Exception) -> Callable[..., Any] | None:
+    """Returns the function, outside any class, in which a symbol served as a condition. None if no such."""
+    if not isinstance(error, fx.proxy.TraceError):
+        return None
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for caller, called in reversed(list(pairwise(frames))):
+        function = caller.f_globals.get(called.f_code.co_name)
+        from_fx = called.f_globals["__name__"].startswith("torch.fx")
+        if from_fx or not callable(function):
+            continue
+        if getattr(inspect.unwrap(function), "__code__", None) is called.f_code:
+            return cast(Callable[..., Any], function)
+    return None
 
-    def __init__(self, node: fx.Node) -> None:
-        super().__init__(f"the length of {node} is not known")
+
+class _UnknownError(Exception):
+    """The forward asks for something that is known only once the graph so far has been rehearsed.
+
+    Either how many values a submodule returned, as ``x.reshape(B, *size)`` does, or whether a condition on
+    weights holds.
+    """
+
+    def __init__(self, node: fx.Node, of_length: bool) -> None:
+        super().__init__(f"the {'length' if of_length else 'value'} of {node} is not known")
         self.node = node
+        self.of_length = of_length
 
 
 class _SizedProxy(fx.Proxy):
     def __len__(self) -> int:
-        lengths = cast(_ShallowTracer, self.tracer).lengths
+        lengths = cast(_ShallowTracer, self.tracer).learned.lengths
         if self.node.name not in lengths:
-            raise _LengthUnknownError(self.node)
+            raise _UnknownError(self.node, of_length=True)
         length = lengths[self.node.name]
         return super().__len__() if length is None else length
 
@@ -91,10 +140,10 @@ class _SizedProxy(fx.Proxy):
 class _ShallowTracer(fx.Tracer):
     proxy_buffer_attributes = True  # otherwise, an expression on a buffer would become a constant
 
-    def __init__(self, opened: set[str], lengths: dict[str, int | None]) -> None:
+    def __init__(self, opened: set[str], learned: Learned) -> None:
         super().__init__()
         self.opened = opened
-        self.lengths = lengths
+        self.learned = learned
         self.context = _context()
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
@@ -163,6 +212,14 @@ class _ShallowTracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _SizedProxy(node, self)
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        if obj.node in depending_on_images(self.graph):
+            return super().to_bool(obj)  # raises an error
+        asked = self.root.training, obj.node.name
+        if asked not in self.learned.conditions:
+            raise _UnknownError(obj.node, of_length=False)
+        return self.learned.conditions[asked]
+
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         parts = (self.create_proxy("call_function", operator.getitem, (obj, i), {}) for i in range(len(obj)))
         return iter(list(parts))
@@ -180,18 +237,20 @@ class _Symbols(dict[str, Any]):
 
 
 @contextmanager
-def _functions_recorded(backbone: nn.Module, opened: set[str]) -> Iterator[None]:
-    """While active, records calls of functions of ``math`` and of functions marked by ``torch.fx.wrap``.
+def _functions_recorded(backbone: nn.Module, opened: set[str], learned: Learned) -> Iterator[None]:
+    """While active, records calls of functions that are not to be traced as one node each.
 
-    The functions are replaced in their modules, for all threads. A replacement does what the original
-    function does if no argument is a symbol.
+    These are the functions of ``math``, functions marked by ``torch.fx.wrap``, and functions that were found
+    to branch on the size of the images. They are replaced in their modules, for all threads. A replacement
+    does what the original function does if no argument is a symbol.
     """
-    of_math = {id(value) for value in vars(math).values() if callable(value)}
+    marked = [names.get(name) for (_, name), names in _symbolic_trace._wrapped_fns_to_patch.items()]
+    functions = {id(f) for f in (*vars(math).values(), *marked) if callable(f)} | set(learned.branching)
     traced = [backbone, *map(backbone.get_submodule, opened)]
     with PROCESS_LOCK, _symbolic_trace._Patcher() as patcher:
         _symbolic_trace._patch_wrapped_functions(patcher)
         for names in (vars(math), *(type(module).forward.__globals__ for module in traced)):
-            _symbolic_trace._autowrap_check(patcher, names, of_math)
+            _symbolic_trace._autowrap_check(patcher, names, functions)
         yield
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from torch import Tensor, fx, nn
 from torchvision.ops import Conv2dNormActivation
 
-from abn.retrofit.cut import Parts, keep_input
+from abn.modules.features import Features
+from abn.retrofit.cut import Parts
 from abn.retrofit.dense import dense_copy
 from abn.retrofit.dry_run import Shape, device_of, dry_run, overwrites_input
+from abn.retrofit.packing import keep_input
 from abn.retrofit.stride_one import stride_one_copy
 
 
@@ -23,13 +25,15 @@ def _stride_one(parts: Parts) -> nn.Module | None:
 def _copied(parts: Parts, make_copy: Callable[[fx.GraphModule, Shape], nn.Module | None]) -> nn.Module | None:
     """Copies the backbone's stage with ``make_copy``, which keeps the resolution of the features.
 
-    If that fails, makes a plain copy, which keeps its stride. Returns None if there is no stage to copy.
+    If that fails, or the stage takes more than a feature map, makes a plain copy, which keeps its stride.
+    Returns None if there is no stage to copy.
     """
     if parts.stage is None:
         return None
-    keep_input(parts.stage, parts.features)
-    copied = make_copy(parts.stage, parts.features) or copy.deepcopy(parts.stage)
-    return copied.requires_grad_(True)
+    keep_input(parts.stage, parts.received)
+    # The two kinds of copies take a feature map alone. Blocks of tokens have no stride to remove.
+    copied = None if isinstance(parts.received, Features) else make_copy(parts.stage, parts.received)
+    return (copied or copy.deepcopy(parts.stage)).requires_grad_(True)
 
 
 def _light(parts: Parts) -> nn.Module:
@@ -39,7 +43,7 @@ def _light(parts: Parts) -> nn.Module:
     and of stages with a 3×3 convolution.
     """
     channels, *_ = parts.features
-    stage: nn.Module = Conv2dNormActivation(channels, max(channels // 8, 32), kernel_size=1)
+    stage: nn.Module = _on_map(Conv2dNormActivation(channels, max(channels // 8, 32), kernel_size=1), parts)
     return stage.to(device_of(parts.tail), parts.dtype).train(parts.tail.training)
 
 
@@ -82,4 +86,21 @@ def make_stage(stage: str | nn.Module, parts: Parts) -> nn.Module | None:
         raise ValueError(f"stage returns {shape}, {expected}")
     if overwrites:
         raise ValueError("stage changes the features in place, expected it to leave them: clone them first")
-    return stage
+    return _on_map(stage, parts)
+
+
+def _on_map(stage: nn.Module, parts: Parts) -> nn.Module:
+    return OnFeatureMap(stage) if isinstance(parts.received, Features) else stage
+
+
+class OnFeatureMap(nn.Module):
+    """Runs a module on the feature map of :class:`Features`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, features: Features) -> Tensor:
+        """Takes features. Returns what the module returns for their feature map (B, C, H, W)."""
+        output: Tensor = self.module(features.feature_map)
+        return output

@@ -1,6 +1,7 @@
 """Traces a backbone's forward into a shallow graph that can be cut."""
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, fx, nn
 from abn.retrofit.dry_run import BATCH, OTHER_BATCH, Shape, rehearse
 from abn.retrofit.errors import CutError, cannot_run, not_logits
 from abn.retrofit.graphs import Interpreter, subgraph
-from abn.retrofit.shallow_tracer import trace_forward
+from abn.retrofit.origins import Origins
+from abn.retrofit.shallow_tracer import Learned, trace_forward
 
 TRAINING_FLAG = "abn_training_flag"
 
@@ -42,9 +44,9 @@ def trace(backbone: nn.Module, opened: set[str], shape: Shape, other: Shape) -> 
         CutError: If the forward cannot be traced or run, does not return one tensor, or takes another
             path in training than in evaluation.
     """
-    lengths: dict[str, int | None] = {}
+    learned = Learned()
     graph, training_graph = (
-        _to_logits(trace_forward(backbone, opened, shape, lengths, training), backbone, training)
+        _to_logits(trace_forward(backbone, opened, shape, learned, training), backbone, training)
         for training in (False, True)
     )
     _follow_training_mode(graph, training_graph, backbone)
@@ -62,16 +64,30 @@ def _note_values(graph: fx.Graph, backbone: nn.Module, key: str, shape: Shape, b
         raise cannot_run(backbone, shape, error) from error
 
 
-class _Recorder(Interpreter):
-    """Runs a graph, and stores in each node's ``meta[key]`` what the node returns."""
+def note_tokens(graph: fx.Graph, backbone: nn.Module, shape: Shape) -> None:
+    """Stores in ``meta["tokens"]`` of each node that returns tokens how they make a map, or None."""
 
-    def __init__(self, module: nn.Module, graph: fx.Graph, key: str) -> None:
+    def run(copy: nn.Module, images: Tensor) -> None:
+        with Origins(images) as origins:
+            _Recorder(copy, graph, "tokens", origins.tokens_in).run(images)
+
+    rehearse(backbone, shape, run, batch_size=1)
+
+
+class _Recorder(Interpreter):
+    """Runs a graph, and stores in each node's ``meta[key]`` what the node returns, or a note on it."""
+
+    def __init__(
+        self, module: nn.Module, graph: fx.Graph, key: str, note: Callable[[Any], Any] | None = None
+    ) -> None:
         super().__init__(module, graph=graph)
         self.key = key
+        self.note = note
 
     def run_node(self, n: fx.Node) -> Any:
-        n.meta[self.key] = super().run_node(n)
-        return n.meta[self.key]
+        value = super().run_node(n)
+        n.meta[self.key] = value if self.note is None else self.note(value)
+        return value
 
 
 def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph:
@@ -84,7 +100,7 @@ def _to_logits(graph: fx.Graph, backbone: nn.Module, training: bool) -> fx.Graph
     if not isinstance(logits, fx.Node):
         raise not_logits(backbone, logits)
     (images,) = graph.find_nodes(op="placeholder")
-    return subgraph(graph, images, logits)
+    return subgraph(graph, [images], [logits])
 
 
 def _follow_training_mode(graph: fx.Graph, training_graph: fx.Graph, backbone: nn.Module) -> None:

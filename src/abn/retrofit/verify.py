@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from abn.retrofit.chain import Chain, chain_of
 from abn.retrofit.dry_run import BATCH, OTHER_BATCH, Shape, rehearse, rehearse_on_meta
 from abn.retrofit.errors import CutError, cannot_run, not_logits
 from abn.retrofit.graphs import Interpreter
 from abn.retrofit.operations import OperationLog, first_difference
-from abn.retrofit.splits import Chain, chain_of
-from abn.retrofit.tokens import about_tokens, tokens_of, tokens_received
+from abn.retrofit.tokens import by_hand, places_unknown, receives_tokens
 
 
 def checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -> Chain:
@@ -33,8 +33,8 @@ def checked_chain(backbone: nn.Module, shape: Shape, split: str | None = None) -
         operations, other = _operations_of_forward(backbone, shape)
         chain = chain_of(backbone, shape, other, split)
     except CutError as error:
-        if (tokens := tokens_received(backbone, shape)) is not None:
-            raise CutError(about_tokens(backbone, tokens)) from error
+        if receives_tokens(backbone, shape):
+            raise CutError(f"{error}\n{by_hand()}") from error
         raise
     _check_classifier(chain, backbone, shape)
 
@@ -110,14 +110,15 @@ def _check_classifier(chain: Chain, backbone: nn.Module, shape: Shape) -> None:
     """Raises a CutError if the graph has no feature map, or returns anything but logits (B, K)."""
     name, images = type(backbone).__name__, ("B", *shape)
     if len(chain.maps) == 1:
-        if (tokens := tokens_of(chain)) is not None:
-            raise CutError(about_tokens(backbone, tokens))
+        if receives_tokens(backbone, shape):
+            raise CutError(places_unknown(backbone))
         values = {node.name: node.meta.get("val") for node in chain.graph.nodes}
         seen = [f"{key} {tuple(value.shape)}" for key, value in values.items() if isinstance(value, Tensor)]
         raise CutError(
             f"{name} has no feature map (B, C, H, W) of more than one pixel that every path from images "
-            f"{images} to the logits goes through. Seen: {', '.join(seen)}. Is it a convolutional network, "
-            "and input_size= large enough for it? Or does something else go past its feature maps?"
+            f"{images} to the logits goes through. Seen: {', '.join(seen)}. Is it a convolutional "
+            "network or a vision transformer, and input_size= large enough for it? Or does something else go "
+            "past its feature maps?"
         )
     (logits,) = chain.graph.output_node().all_input_nodes
     scores = tuple(logits.meta["val"].shape)

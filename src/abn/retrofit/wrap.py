@@ -23,7 +23,7 @@ from abn.retrofit.backbones import (
 from abn.retrofit.branches import classifier_for, new_branch
 from abn.retrofit.cut import cut, splits_of
 from abn.retrofit.dry_run import device_of
-from abn.retrofit.last_layer import Ending, ending_of, replace_classifier
+from abn.retrofit.last_layer import Ending, ending_of, is_encoder, replace_classifier
 from abn.retrofit.splits import Splits
 from abn.retrofit.stages import check_stage, make_stage
 
@@ -67,7 +67,9 @@ def wrap_backbone(
     Args:
         backbone: A classifier that takes images (B, C, H, W) to logits (B, K). Or the name of a classifier to
             build, ``"timm/<model>"`` or ``"torchvision/<model>"``.
-        num_classes: Replaces the backbone's classifier by one for K classes. Default: keeps the classifier.
+        num_classes: Replaces the backbone's classifier by one for K classes. A transformer that timm
+            built with ``num_classes=0``, such as DINO, gets one that reads the mean of its patch tokens, not
+            its class token. Default: keeps the classifier.
         tasks: Makes a network of T tasks, each with a map of its own: for several labels, attributes or
             quantities of an image. This always replaces the classifier. Each task has one value, or, with
             ``num_classes``, K classes. See :mod:`abn.modules.multitask`.
@@ -109,8 +111,9 @@ def wrap_backbone(
 
     Raises:
         CheckpointError: If the file holds no weights, or weights of another network. It is a ``ValueError``.
-        CutError: If the backbone cannot be traced or run, has no feature map to attend to, or cannot be
-            cut at ``split``. Build the network by hand instead, from three modules, with :class:`ABN`.
+        CutError: If the backbone cannot be traced or run, has neither a feature map nor tokens whose places
+            are known, or cannot be cut at ``split``. Build the network by hand instead, from three modules,
+            with :class:`ABN`.
         FileNotFoundError: If the file ``backbone_weights`` does not exist.
         ValueError: If another argument does not have one of the values listed above.
         TypeError: If the backbone is neither a module nor a name, is compiled or distributed, cannot be
@@ -163,12 +166,11 @@ def wrap_backbone(
     if backbone_weights is not None:
         classes_of_file = load_backbone_weights(backbone, Path(backbone_weights), shape)
     outputs = num_classes if tasks is None else tasks * (num_classes or 1)
-    if outputs is not None:
-        replace_classifier(backbone, outputs, shape)
+    classifying = backbone if outputs is None else replace_classifier(backbone, outputs, shape)
 
-    parts = cut(backbone, shape, split)
-    encoder = outputs is None and getattr(backbone, "num_classes", None) == 0  # as timm sets it
-    ending = ending_of(backbone, shape) if name is None or encoder else None
+    parts = cut(classifying, shape, split)
+    encoder = outputs is None and is_encoder(backbone)
+    ending = ending_of(classifying, shape) if name is None or encoder else None
     if encoder and (name is not None or (ending is not None and ending.layer is None)):
         raise ValueError(
             f"{type(backbone).__name__} was built with num_classes=0, so it has no classifier: give "
@@ -180,7 +182,7 @@ def wrap_backbone(
             f"returns {parts.num_classes}: replace the classifier yourself before wrapping"
         )
     if ending is not None:
-        _warn_of_ending(backbone, ending, parts.num_classes)
+        _warn_of_ending(classifying, ending, parts.num_classes)
     branch_stage = make_stage(stage, parts)
     classifier = None
     if trained:

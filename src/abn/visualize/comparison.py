@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from abn.modules.maps import MAPS, kind_of
 from abn.network import ABN, LogitsOnly
 from abn.predictions import is_of_classes
 from abn.preprocessing import stated_preprocessing
+from abn.visualize.layers import last_feature_map
 from abn.visualize.overlays import overlay
 from abn.visualize.panels import GAP, padded, tile, with_text
 
@@ -127,18 +128,20 @@ def cam_maps(model: ABN, images: Tensor, method: str, classes: Tensor) -> Tensor
         ValueError: If the last feature map has its channels last.
     """
     title, name = METHODS[method]
-    view, layer = LogitsOnly(model), last_feature_map(model, images[:1])
+    view = LogitsOnly(model)
+    layer, to_map = last_feature_map(model, images[:1])
+    reshaped = {} if to_map is None else {"reshape_transform": to_map}
     numbers = classes.tolist()
     images = images.detach().clone().requires_grad_()  # the network itself may be frozen
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     try:
         with torch.enable_grad():
             if (library := _imported("torchcam.methods")) is not None:
-                with getattr(library, name)(view, layer) as explain:
+                with getattr(library, name)(view, layer, **reshaped) as explain:
                     maps = explain(numbers, view(images))[0][:, None]
             elif (library := _imported("pytorch_grad_cam")) is not None:
                 targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
-                with getattr(library, _IN_GRAD_CAM.get(name, name))(view, [layer]) as explain:
+                with getattr(library, _IN_GRAD_CAM.get(name, name))(view, [layer], **reshaped) as explain:
                     outputs = [targets.ClassifierOutputTarget(number) for number in numbers]
                     maps = torch.from_numpy(explain(images, outputs))[:, None]
             else:
@@ -148,39 +151,6 @@ def cam_maps(model: ABN, images: Tensor, method: str, classes: Tensor) -> Tensor
             parameter.grad = gradient  # grad-cam replaces them
     of_method: Tensor = maps.detach().nan_to_num().clamp(0, 1)
     return of_method
-
-
-def last_feature_map(model: ABN, images: Tensor) -> nn.Module:
-    """Returns the layer of the perception branch with the last output that is a map: as in Grad-CAM.
-
-    Raises:
-        ValueError: If there is none, or it has its channels last, (B, h, w, C).
-    """
-    found: list[tuple[nn.Module, torch.Size]] = []
-
-    def remember(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-            found.append((module, output.shape))
-
-    hooks = [module.register_forward_hook(remember) for module in model.perception_branch.modules()]
-    try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not found:
-        raise ValueError(
-            "the perception branch computes no feature map, which Grad-CAM needs: cut the backbone earlier"
-        )
-    layer, shape = found[-1]
-    height, width = images.shape[2:]
-    if abs(shape[2] - shape[3] * height / width) > 1:  # beyond rounding
-        raise ValueError(
-            f"the last feature map, of {type(layer).__name__}, has shape {tuple(shape)}, with its channels "
-            "last, which torch-cam and grad-cam do not read"
-        )
-    return layer
 
 
 def _stacked(rows: Sequence[Image.Image]) -> Image.Image:
