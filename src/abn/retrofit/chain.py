@@ -78,7 +78,7 @@ def chain_of(backbone: nn.Module, shape: Shape, other: Shape, split: str | None 
 
     def of_tokens(opened: set[str]) -> Chain:
         graph = trace(backbone, opened, shape, other)
-        note_tokens(graph, backbone, shape)
+        note_tokens(graph, backbone, shape, other)
         chain = _chain(backbone, graph, _token_maps(graph, other != shape, alone=True))
         has_stage = chain.maps[chain.end].layers > chain.maps[chain.default_split].layers
         if not has_stage:  # several streams of tokens run side by side, so that no map is alone

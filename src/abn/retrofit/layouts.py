@@ -1,7 +1,8 @@
 """The layouts in which networks keep feature maps, and the way from each to a map (B, C, H, W) and back."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Protocol
 
 import torch
@@ -9,6 +10,14 @@ from torch import Tensor, fx, nn
 
 Size = tuple[int, int]
 """Height and width."""
+
+
+class OtherSizes(Enum):
+    """What is known of the tokens of images of another size than the rehearsed one."""
+
+    GROWING = "the map grows with the image"
+    CONSTANT = "the network brings all images to one size"
+    UNKNOWN = "other sizes are refused"
 
 
 class Layout(Protocol):
@@ -80,11 +89,30 @@ class Tokens:
     after: int
     """Number of other tokens after the pixels."""
     order: tuple[int, ...] | None
-    """Index of each pixel's token among the tokens of pixels, row by row. None if they are row by row."""
+    """Index of each pixel's token among the patch tokens, row by row. None if they are row by row."""
+    of_other_sizes: OtherSizes = OtherSizes.UNKNOWN
+    """What is known of images of another size."""
 
     @property
     def other_count(self) -> int:
         return self.before + self.after
+
+    def with_other_sizes(self, size: Size, others: Sequence[tuple["Tokens | None", Size]]) -> "Tokens":
+        """Returns the layout with what layouts of images of other sizes show.
+
+        Args:
+            size: Height and width of the images.
+            others: Layouts of images of other sizes, with these sizes.
+        """
+        if all(other == self for other, _ in others):
+            return replace(self, of_other_sizes=OtherSizes.CONSTANT)
+        growing = self.order is None and all(
+            other is not None
+            and other.grid in grids(self.grid, size, other_size)
+            and other == replace(self, grid=other.grid)
+            for other, other_size in others
+        )
+        return replace(self, of_other_sizes=OtherSizes.GROWING) if growing else self
 
     def shape(self, value: Tensor) -> tuple[int, int, int]:
         return value.shape[2], *self.grid
@@ -118,38 +146,49 @@ class TokensToMap(nn.Module):
     def __init__(self, layout: Tokens, size: Size) -> None:
         super().__init__()
         self.layout = layout
-        self.stride = tuple(round(pixels / cells) for pixels, cells in zip(size, layout.grid, strict=True))
+        self.size = size
 
     def extra_repr(self) -> str:
-        return f"stride={self.stride}, other tokens={self.layout.other_count}"
+        grid = " × ".join(map(str, self.layout.grid))
+        return f"{grid}, other tokens={self.layout.other_count}, {self.layout.of_other_sizes.value}"
 
     def forward(self, tokens: Tensor, like: Tensor) -> Tensor:
         """Takes tokens (B, N, C) and images (B, ·, H, W). Returns a map (B, C, h, w).
 
         Raises:
-            ValueError: If images of this size do not make as many tokens.
+            ValueError: If it is not known which of the tokens is which patch, for images of this size.
         """
         pixels = tokens[:, self.layout.before : tokens.shape[1] - self.layout.after]
-        count, (height, width) = pixels.shape[1], like.shape[2:]
-        floor = height // self.stride[0], width // self.stride[1]
-        padded = -(-height // self.stride[0]), -(-width // self.stride[1])
-        resized = self.layout.grid  # a network may bring all images to one size
-        if self.layout.order is not None:
-            floor = padded = resized
-        if math.prod(floor) == count:
-            rows, columns = floor
-        elif math.prod(padded) == count:
-            rows, columns = padded
-        elif math.prod(resized) == count:
-            rows, columns = resized
-        else:
+        count, size = pixels.shape[1], (like.shape[2], like.shape[3])
+        rows, columns = self.layout.grid
+        if self.layout.of_other_sizes is OtherSizes.GROWING:
+            (rows, columns), padded = grids(self.layout.grid, self.size, size)
+            if rows * columns != count:
+                rows, columns = padded
+        known = self.layout.of_other_sizes is not OtherSizes.UNKNOWN or size == self.size
+        if rows * columns != count or not known:
+            height, width = self.size
             raise ValueError(
-                f"{count} patch tokens, expected {floor[0]} × {floor[1]} for images of {height} × {width}: "
-                "give images of the size that the network was cut for, or cut it with input_size="
+                f"got {count} patch tokens of images of {size[0]} × {size[1]}, expected {rows * columns}; "
+                f"the network was cut for images of {height} × {width} "
+                f"({self.layout.of_other_sizes.value}): resize the images, or give another input_size="
             )
         if self.layout.order is not None:
             pixels = pixels[:, list(self.layout.order)]
         return pixels.transpose(1, 2).reshape(pixels.shape[0], -1, rows, columns)
+
+
+def grids(grid: Size, size: Size, other: Size) -> tuple[Size, Size]:
+    """Returns height and width of the map of images of another size: left-over pixels cut off, or padded.
+
+    Args:
+        grid: Height and width of the map of images of ``size``.
+        size: Height and width of images.
+        other: Height and width of other images.
+    """
+    strides = [round(pixels / cells) for pixels, cells in zip(size, grid, strict=True)]
+    height, width = other
+    return (height // strides[0], width // strides[1]), (-(-height // strides[0]), -(-width // strides[1]))
 
 
 class OtherTokens(nn.Module):

@@ -73,12 +73,21 @@ class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if any(id(value) in self._places for value in inputs):
             places = self._follow(func, inputs, args, kwargs, result)
+            if any(value is args[0] for value in tree_leaves(result)):  # an operation in place
+                self._forget_others_in_memory_of(args[0])
             for value, place in zip(tree_leaves(result), tree_leaves(places), strict=False):
                 if isinstance(value, Tensor) and isinstance(place, Tensor) and place.shape == value.shape:
                     self._places[id(value)] = value, place
                 else:  # an operation in place may return a tensor that had places
                     self._places.pop(id(value), None)
         return result
+
+    def _forget_others_in_memory_of(self, changed: Tensor) -> None:
+        """Takes the places away from tensors whose memory an operation in place has changed."""
+        memory = changed.untyped_storage()._cdata
+        for key, (value, _) in list(self._places.items()):
+            if value is not changed and value.untyped_storage()._cdata == memory:
+                del self._places[key]
 
     def _follow(self, func: Any, inputs: list[Tensor], args: Any, kwargs: Any, result: Any) -> Any:
         """Returns the places of an operation's results, or None for results without places."""
@@ -91,7 +100,8 @@ class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "expand":
             return self._or_none(inputs[0]).expand(first.shape)
         if name == "constant_pad_nd":
-            return F.pad(self._or_none(inputs[0]), args[1], value=-1)
+            padded = self._of_map(inputs[0], first.shape) if first.ndim == 4 else None
+            return F.pad(self._or_none(inputs[0]), args[1], value=-1) if padded is None else padded
         if name in _MOVING:
             moved = tree_map(lambda v: self._or_none(v) if isinstance(v, Tensor) else v, (args, kwargs))
             return func(*moved[0], **moved[1])

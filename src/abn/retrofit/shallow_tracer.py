@@ -64,11 +64,11 @@ def trace_forward(
         except Exception:  # perhaps a function of math, or one that is not to be traced, got a symbol
             return traced(_functions_recorded(backbone, opened, learned))
     except _UnknownError as request:
-        value = _value_of(backbone, request.node, shape)
+        value, read = _value_of(backbone, request.node, shape)
         if request.of_length:
             known = len(value) if isinstance(value, (tuple, list)) else None
             learned.lengths[request.node.name] = known
-        elif isinstance(value, Tensor):  # training changes it
+        elif read or isinstance(value, Tensor):  # training may change it
             raise _cannot_trace(backbone, "a weight's value serves as a condition") from request
         else:
             learned.conditions[training, request.node.name] = bool(value)
@@ -91,13 +91,17 @@ def _cannot_trace(backbone: nn.Module, reason: object) -> CutError:
     )
 
 
-def _value_of(backbone: nn.Module, node: fx.Node, shape: Shape) -> Any:
-    """Returns what a node returns when the part of the graph that leads to it is rehearsed."""
+def _value_of(backbone: nn.Module, node: fx.Node, shape: Shape) -> tuple[Any, bool]:
+    """Returns what a node returns when the part of the graph that leads to it is rehearsed.
+
+    Also returns whether it was read off a tensor's values.
+    """
     so_far = subgraph(node.graph, [next(iter(node.graph.nodes))], [node])
     try:
-        return rehearse(backbone, shape, lambda copy, images: Interpreter(copy, graph=so_far).run(images))
+        value = rehearse(backbone, shape, lambda copy, images: Interpreter(copy, graph=so_far).run(images))
     except Exception as error:  # the forward is the user's own code, and may fail in any way
         raise cannot_run(backbone, shape, error) from error
+    return value, any(node.target in ("item", "tolist") for node in so_far.nodes)
 
 
 def _branching_function(error: Exception) -> Callable[..., Any] | None:

@@ -64,14 +64,37 @@ def _note_values(graph: fx.Graph, backbone: nn.Module, key: str, shape: Shape, b
         raise cannot_run(backbone, shape, error) from error
 
 
-def note_tokens(graph: fx.Graph, backbone: nn.Module, shape: Shape) -> None:
-    """Stores in ``meta["tokens"]`` of each node that returns tokens how they make a map, or None."""
+def note_tokens(graph: fx.Graph, backbone: nn.Module, shape: Shape, other: Shape) -> None:
+    """Stores in ``meta["tokens"]`` of each node that returns tokens how they make a map, or None.
 
-    def run(copy: nn.Module, images: Tensor) -> None:
-        with Origins(images) as origins:
-            _Recorder(copy, graph, "tokens", origins.tokens_in).run(images)
+    Args:
+        graph: The graph of a backbone.
+        backbone: The backbone.
+        shape: (C, H, W) of its images.
+        other: Shape of images that are twice as high, or ``shape`` if the backbone does not take them.
+    """
 
-    rehearse(backbone, shape, run, batch_size=1)
+    def note(key: str, shape: Shape) -> None:
+        def run(copy: nn.Module, images: Tensor) -> None:
+            with Origins(images) as origins:
+                _Recorder(copy, graph, key, origins.tokens_in).run(images)
+
+        rehearse(backbone, shape, run, batch_size=1)
+
+    note("tokens", shape)
+    if other == shape:
+        return
+    channels, height, width = shape
+    sizes = {"tokens of taller": (2 * height, width), "tokens of wider": (height, 2 * width)}
+    try:
+        for key, size in sizes.items():
+            note(key, (channels, *size))
+    except Exception:  # the backbone takes no such images
+        return
+    for node in graph.nodes:
+        if (tokens := node.meta["tokens"]) is not None:
+            others = [(node.meta[key], size) for key, size in sizes.items()]
+            node.meta["tokens"] = tokens.with_other_sizes((height, width), others)
 
 
 class _Recorder(Interpreter):

@@ -69,7 +69,8 @@ def wrap_backbone(
             build, ``"timm/<model>"`` or ``"torchvision/<model>"``.
         num_classes: Replaces the backbone's classifier by one for K classes. A transformer that timm
             built with ``num_classes=0``, such as DINO, gets one that reads the mean of its patch tokens, not
-            its class token. Default: keeps the classifier.
+            its class token. Any other encoder with the attribute ``num_classes`` of 0 gets one that reads the
+            mean of what it returns. Default: keeps the classifier.
         tasks: Makes a network of T tasks, each with a map of its own: for several labels, attributes or
             quantities of an image. This always replaces the classifier. Each task has one value, or, with
             ``num_classes``, K classes. See :mod:`abn.modules.multitask`.
