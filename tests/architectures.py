@@ -66,8 +66,12 @@ ONE_SIZE = {
 
 
 def build(name: str, **arguments: object) -> nn.Module:
+    """The backbone with random weights. Networks of tokens are small."""
+    return build_whole(name, **{**TOKENS.get(name, {}), **arguments})
+
+
+def build_whole(name: str, **arguments: object) -> nn.Module:
     """The backbone with random weights; googlenet and inception_v3 would spend seconds on drawing theirs."""
-    arguments = {**TOKENS.get(name, {}), **arguments}
     if name in ("torchvision/googlenet", "torchvision/inception_v3"):
         arguments["init_weights"] = False
     return create_backbone(name, **arguments)

@@ -22,7 +22,7 @@ EXPERIMENTS = {
     "quantisation": ("experiments.quantisation", "agreement in 8 bits", "3 minutes"),
     "results": ("experiments.results", "digits with and without an attention branch", "30 minutes"),
     "stages": ("experiments.stages", "other stages of the attention branch", "20 minutes"),
-    "transformers": ("experiments.transformers.main", "small vision transformers", "1 hour"),
+    "transformers": ("experiments.transformers.main", "small vision transformers", "2 hours"),
 }
 """Of each experiment: its module, what it measures, and its time on two CPU cores."""
 

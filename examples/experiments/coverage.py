@@ -35,12 +35,11 @@ from abn.retrofit.backbones import create_backbone, input_shape
 from abn.retrofit.cut import cut
 from abn.retrofit.dry_run import dry_run
 from abn.retrofit.last_layer import replace_classifier
-from abn.retrofit.layouts import TokensToMap
 from abn.retrofit.stages import make_stage
 from experiments.common.runs import DOCS, write_text
 from experiments.common.tables import table
 
-COLUMNS = ["model", "family", "parameters", "kind", "split", "features", "map", "stage", "classifier"]
+COLUMNS = ["model", "family", "parameters", "split", "features", "map", "stage", "classifier"]
 COLUMNS += ["equal", "dense error", "gradients", "image", "note"]
 HEAD = [
     "family",
@@ -54,7 +53,6 @@ HEAD = [
     "exact",
     "classifier",
 ]
-MAPS, TOKENS, WITH_OTHERS = "feature maps", "patch tokens", "patch tokens and others"
 EXACT = 1e-4  # of the standard deviation of the last feature map
 IMAGE_SIZES = (64, 96, 128, 160, 192, 224, 256, 288, 320)
 
@@ -143,7 +141,6 @@ def describe(model: ABN, shape: tuple[int, int, int], row: dict[str, str]) -> No
     attention_map = dry_run(model, shape).attention_map
     row["split"] = model.built_with["split"]
     row["features"] = "×".join(map(str, features.shape[1:]))
-    row["kind"] = kind_of(model)
     row["map"] = "×".join(map(str, attention_map.shape[2:]))
     if isinstance(model.attention_branch.stage, nn.Identity):
         row["stage"] = "none"
@@ -151,14 +148,6 @@ def describe(model: ABN, shape: tuple[int, int, int], row: dict[str, str]) -> No
         row["stage"] = "dense" if attention_map.shape[2:] == features.shape[2:] else "keeps its stride"
     if isinstance(model.attention_branch, PretrainedAttentionBranch):
         row["classifier"] = model.attention_branch.classifier.summary()
-
-
-def kind_of(model: ABN) -> str:
-    """Tells whether the features of a network are a feature map or tokens, of which some may be no pixels."""
-    layout = next((m.layout for m in model.feature_extractor.modules() if isinstance(m, TokensToMap)), None)
-    if layout is None:
-        return MAPS
-    return WITH_OTHERS if layout.other_count else TOKENS
 
 
 def compare(backbone: nn.Module, model: ABN, row: dict[str, str]) -> None:
@@ -231,8 +220,6 @@ def report(rows: dict[str, dict[str, str]], limit: float) -> str:
     families: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
     for name in sorted(rows):
         families[rows[name]["family"]].append(rows[name])
-    kinds = [MAPS, TOKENS, WITH_OTHERS]
-    of_kind = {kind: [row for row in rows.values() if row["kind"] == kind] for kind in kinds}
     wrapped = {family: done for family, models in sorted(families.items()) if (done := wrapped_of(models))}
     wrapped["**all**"] = [row for done in wrapped.values() for row in done]
     refused = {
@@ -242,8 +229,6 @@ def report(rows: dict[str, dict[str, str]], limit: float) -> str:
         versions=f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}",
         limit=f"{limit:g}",
         exact=EXACT,
-        total=len(rows),
-        kinds=table([["features", *HEAD[1:]], *(line(kind, done) for kind, done in of_kind.items())]),
         wrapped=table([HEAD, *(line(family, done) for family, done in wrapped.items())]),
         refused=table(
             [
@@ -301,15 +286,6 @@ Made by `python examples/experiments coverage` with {versions}.
   is the stride of the last stage, to {exact:g} of the standard deviation of that feature map.
 - **classifier**: wrapped models whose attention branch starts from the model's own classifier. In the other
   models the attention branch starts from a new classifier.
-
-## By kind
-
-Of {total} models. Vision transformers and mixers work on *patch tokens*. The *others* are class tokens,
-registers and the like.
-
-{kinds}
-
-## By family
 
 {wrapped}
 

@@ -76,6 +76,18 @@ def test_classifier_of_pooled_tokens_is_the_evidence_of_each_token():
     torch.testing.assert_close(model(images).attention_logits, backbone(images))
 
 
+def test_new_heads_on_tokens_get_a_light_stage():
+    for model in (
+        wrap_backbone(small_vit(), num_classes=5),
+        wrap_backbone(small_vit(global_pool="avg"), start="new"),
+        wrap_backbone(small_vit(), tasks=3),
+    ):
+        assert model.stage == "light"
+        assert not isinstance(model.attention_branch, PretrainedAttentionBranch)
+        assert model(torch.randn(2, 3, 48, 48)).attention_map.shape[2:] == (6, 6)
+    assert wrap_backbone(small_vit(global_pool="avg")).stage == "dense"
+
+
 @pytest.mark.parametrize("arguments", [{}, {"global_pool": "map", "class_token": False}])
 def test_classifier_of_a_class_token_is_not_taken_for_evidence(arguments):
     with pytest.warns(UserWarning, match="cannot be read pixel by pixel"):

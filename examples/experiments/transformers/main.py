@@ -1,8 +1,8 @@
 """Compares small vision transformers with and without an attention branch; writes docs/transformers.md.
 
-    python examples/experiments transformers --seeds 2 --epochs 5
+    python examples/experiments transformers --seeds 2 --epochs 5 --jobs 2
 
-One and a half hours on one CPU core. Complete runs are not run again.
+Two hours on two CPU cores. Complete runs are not run again.
 """
 
 from functools import partial

@@ -47,7 +47,7 @@ def attention_rollout(model: VisionTransformer, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def class_token_evidence(model: VisionTransformer, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Applies the classifier, which reads the class token, to the tokens of pixels.
+    """Applies the classifier, which reads the class token, to the patch tokens.
 
     Returns:
         The mean of their scores (B, K), and the evidence for the classes (B,), as maps (B, 1, h, w).

@@ -20,18 +20,18 @@ BATCH, LEARNING_RATE = 128, 2e-3
 MEASURED = 2000
 """Test images whose maps are measured. The accuracy is that of all test images."""
 
-POOLS = {"avg": "mean of the tokens of pixels", "token": "class token"}
-"""What the classifier reads, as timm names it, and in words."""
+POOLS = ("avg", "token")
+"""What the classifier reads, as timm names it: the mean of the patch tokens, or the class token."""
 KINDS: dict[str, dict[str, Any]] = {
-    "abn": {},
-    "light": {"stage": "light"},
-    "early": {"stage": "light", "split": "blocks.1"},
+    "light": {},
+    "copy": {"stage": "copy"},
+    "early": {"split": "blocks.1"},
 }
 """Arguments of the networks with an attention branch."""
 
 
 def network(pool: str) -> VisionTransformer:
-    """Builds a vision transformer of 64 tokens of pixels, without weights from elsewhere."""
+    """Builds a vision transformer of 64 patch tokens, without weights from elsewhere."""
     return VisionTransformer(
         img_size=CANVAS,
         patch_size=7,

@@ -15,7 +15,7 @@ class Features(NamedTuple):
     feature_map: Tensor
     """(B, C, H, W): what the attention branch sees and the attention map weights."""
     per_image: tuple[Tensor, ...]
-    """Goes past the attention unchanged, such as tokens that are no pixels, (B, n, C). The first dimension is
+    """Goes past the attention unchanged, such as a class token, (B, n, C). The first dimension is
     the batch, or the batch times the same number for each image."""
     shared: tuple[Any, ...]
     """Is equal for all images, such as position embeddings and sizes."""

@@ -10,6 +10,7 @@ from abn.retrofit.chain import Chain, FeatureMap, works_on_tokens
 from abn.retrofit.dry_run import Example, Shape
 from abn.retrofit.errors import CutError
 from abn.retrofit.graphs import subgraph
+from abn.retrofit.layouts import Tokens
 from abn.retrofit.packing import example_of, keep_input, pack, unpack
 from abn.retrofit.read_classifier import read_classifier
 from abn.retrofit.splits import Split, Splits
@@ -38,6 +39,8 @@ class Parts:
     """(C, H, W) of the features."""
     received: Example
     """What stage and tail take: (C, H, W) of the features, or features with more than a map."""
+    of_tokens: bool
+    """Whether the backbone has tokens at the split."""
     dtype: torch.dtype
     """Dtype of the features."""
     num_classes: int
@@ -86,6 +89,7 @@ def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
         split=features.name,
         features=features.shape,
         received=received,
+        of_tokens=isinstance(features.layout, Tokens),
         dtype=features.node.meta["val"].dtype,
         num_classes=logits.meta["val"].shape[1],
     )

@@ -25,7 +25,7 @@ class Layout(Protocol):
 
     @property
     def other_count(self) -> int:
-        """Number of tokens that are no pixels."""
+        """Number of tokens that stand for no patch, such as a class token."""
 
     def shape(self, value: Tensor) -> tuple[int, int, int]:
         """Returns (C, H, W) of the feature map in a value."""
@@ -80,14 +80,14 @@ class ChannelsLast:
 
 @dataclass(frozen=True)
 class Tokens:
-    """(B, N, C): one token for each pixel, and possibly others, such as a class token or registers."""
+    """(B, N, C): one token for each patch of the image, and perhaps others, such as a class token."""
 
     grid: Size
     """Height and width of the map."""
     before: int
-    """Number of other tokens before the pixels."""
+    """Number of other tokens before the patch tokens."""
     after: int
-    """Number of other tokens after the pixels."""
+    """Number of other tokens after the patch tokens."""
     order: tuple[int, ...] | None
     """Index of each pixel's token among the patch tokens, row by row. None if they are row by row."""
     of_other_sizes: OtherSizes = OtherSizes.UNKNOWN
@@ -127,7 +127,7 @@ class Tokens:
 
 
 def other_tokens(part: fx.GraphModule, layout: Tokens, value: fx.Node) -> fx.Node:
-    """Adds the way from a sequence of tokens to those that are no pixels to the graph of a part."""
+    """Adds the way from a sequence of tokens to the other tokens to the graph of a part."""
     part.add_submodule(_OTHERS, OtherTokens(layout))
     return part.graph.call_module(_OTHERS, (value,))
 
@@ -136,7 +136,7 @@ _TO_MAP, _OTHERS, _FROM_MAP = "abn_to_map", "abn_other_tokens", "abn_from_map"  
 
 
 class TokensToMap(nn.Module):
-    """Takes the tokens of the pixels out of a sequence, and puts them together as a map.
+    """Takes the patch tokens out of a sequence, and puts them together as a map.
 
     Args:
         layout: Layout of the sequence, for images of ``size``.
@@ -192,7 +192,7 @@ def grids(grid: Size, size: Size, other: Size) -> tuple[Size, Size]:
 
 
 class OtherTokens(nn.Module):
-    """Takes the tokens that are no pixels out of a sequence (B, N, C). Returns them as (B, n, C)."""
+    """Takes the other tokens out of a sequence (B, N, C). Returns them as (B, n, C)."""
 
     def __init__(self, layout: Tokens) -> None:
         super().__init__()

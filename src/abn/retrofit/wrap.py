@@ -85,7 +85,8 @@ def wrap_backbone(
             stage. Or a module of your own, which takes features (B, C, H, W) to (B, C', h, w). A copy that
             cannot keep the resolution keeps its stride: the map is then coarser than the features. A copy is
             trainable, even if the backbone is frozen. Default: ``"dense"`` for a pretrained backbone, else
-            ``"copy"``.
+            ``"copy"``. For a backbone of tokens, such as a vision transformer, ``"light"`` if the branch's
+            heads are new (docs/transformers.md).
         start: ``"pretrained"``: the branch's heads are the backbone's classifier, see
             :class:`PretrainedAttentionBranch`. ``"new"``: the heads are new, see :class:`AttentionBranch`.
             They learn faster if nothing is pretrained. Default: ``"new"`` if the backbone is built here
@@ -158,7 +159,6 @@ def wrap_backbone(
             _warn_of_new_heads(f"map={map!r} needs layers that no backbone has")
         trained = False
     defaults = PRETRAINED_DEFAULTS if trained else NEW_DEFAULTS
-    stage = stage or defaults["stage"]
     map = map or defaults["map"]
     mechanism = mechanism or defaults["mechanism"]
     backbone = build_or_copy(backbone, backbone_arguments)
@@ -184,14 +184,18 @@ def wrap_backbone(
         )
     if ending is not None:
         _warn_of_ending(classifying, ending, parts.num_classes)
-    branch_stage = make_stage(stage, parts)
     classifier = None
     if trained:
-        classifier, obstacle = classifier_for(parts, stage, map, tasks, response_channels)
+        of_stage = stage or defaults["stage"]
+        classifier, obstacle = classifier_for(parts, of_stage, map, tasks, response_channels)
         if obstacle is not None and start == "pretrained":
             raise ValueError(f"start is 'pretrained', expected 'new' or none: {obstacle}")
         if obstacle is not None and outputs is None:
             _warn_of_new_heads(obstacle)
+    if stage is None:
+        # A copy of the last blocks mixes the tokens further, so that new heads learn less of places.
+        stage = "light" if parts.of_tokens and classifier is None else defaults["stage"]
+    branch_stage = make_stage(stage, parts)
     attention_branch: nn.Module
     if classifier is not None:
         if outputs is not None:
@@ -250,7 +254,8 @@ def find_splits(
         map. docs/photos.md weighs the finer map against its cost.
 
     Raises:
-        CutError: If the backbone cannot be traced or run, or has no feature map to attend to.
+        CutError: If the backbone cannot be traced or run, or has neither a feature map nor tokens whose
+            places are known.
 
     Example:
         >>> print(find_splits("torchvision/resnet18"))
