@@ -150,18 +150,20 @@ the network.
 
 ## What came of it
 
-- With the branch as `wrap_backbone` makes it, both kinds of network are more accurate than without. Their
-  maps hold more energy on the product than those of Grad-CAM and attention rollout, and point at it more
-  often than Grad-CAM. In the network that reads the mean of the tokens, attention rollout points more
-  often.
-- **An earlier split points better**: with `split="blocks.1"`, the map points more often than attention
-  rollout, and the network is at least as accurate. A token of an early block knows more of its own patch,
-  and less of the others. The default is still the last quarter of the layers: this is one small network.
-- With `stage="copy"`, as in the paper, maps point much less often: the last blocks mix the tokens
-  further. So `"light"` is the default for new heads on tokens.
+- With the branch, both kinds of network are more accurate than without, in each run.
+- **Where the map points differs from seed to seed.** In the network that reads the mean of the tokens,
+  the map of one seed is well above Grad-CAM, and that of the other below. So do not trust the map of one
+  transformer that was trained from nothing: measure it, or supervise it with `AttentionMapLoss`.
+  Attention rollout points more often, in this network, and always nearly as often.
+- In the one run with a class token, the map is a little above attention rollout, and far above Grad-CAM.
+- An earlier split may point better: in its one run, `split="blocks.1"` has the most accurate network and
+  the best map. A token of an early block knows more of its own patch, and less of the others. The default
+  is still the last quarter of the layers: one run of one small network is no ground for another.
+- `stage="copy"`, as in the paper, costs a quarter more, and is neither more accurate nor better at
+  pointing. So `"light"` is the default for new heads on tokens.
 - The plain network, wrapped and not trained further, has maps that point a little more often than
-  Grad-CAM, and less often than those of a trained branch.
+  Grad-CAM.
 - A class token's weights, applied to the other tokens, make maps no better than noise.
 - Attention rollout shows what a network attends to, whatever class it then decides for.
-- Stage and split were compared on the test images. Where a cell has one seed, the spread is not known.
+- Stage and split were compared on the test images. Where a row has one seed, the spread is not known.
 """

@@ -66,7 +66,7 @@ def splits_of(backbone: nn.Module, shape: Shape) -> Splits:
 
 
 def cut(backbone: nn.Module, shape: Shape, split: str | None) -> Parts:
-    """Cuts the backbone at the split of this name, or at the default that :mod:`abn.retrofit.splits` chooses.
+    """Cuts the backbone at the split of this name, or at the default that :mod:`abn.retrofit.chain` finds.
 
     Raises:
         CutError: If the backbone cannot be traced, does something that its trace has lost, has no feature

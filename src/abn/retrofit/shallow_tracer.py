@@ -248,7 +248,7 @@ def _functions_recorded(backbone: nn.Module, opened: set[str], learned: Learned)
     to branch on the size of the images. They are replaced in their modules, for all threads. A replacement
     does what the original function does if no argument is a symbol.
     """
-    marked = [names.get(name) for (_, name), names in _symbolic_trace._wrapped_fns_to_patch.items()]
+    marked = [names.get(name) for (_, name), names in _symbolic_trace._wrapped_fns_to_patch.copy().items()]
     functions = {id(f) for f in (*vars(math).values(), *marked) if callable(f)} | set(learned.branching)
     traced = [backbone, *map(backbone.get_submodule, opened)]
     with PROCESS_LOCK, _symbolic_trace._Patcher() as patcher:

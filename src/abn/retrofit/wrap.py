@@ -193,7 +193,7 @@ def wrap_backbone(
         if obstacle is not None and outputs is None:
             _warn_of_new_heads(obstacle)
     if stage is None:
-        # A copy of the last blocks mixes the tokens further, so that new heads learn less of places.
+        # A copy of the last blocks costs more, and was no better (docs/transformers.md).
         stage = "light" if parts.of_tokens and classifier is None else defaults["stage"]
     branch_stage = make_stage(stage, parts)
     attention_branch: nn.Module
