@@ -375,6 +375,15 @@ def test_tokens_that_make_no_map_of_the_images_are_told():
         TokensToMap(layout, (32, 48))(torch.randn(2, 7, 4), torch.zeros(2, 3, 32, 48))
 
 
+def test_map_of_a_class_and_an_edited_map_need_the_features_once():
+    model = wrap_backbone(small_vit(reg_tokens=2), start="new").eval()
+    images = torch.randn(2, 3, 48, 48)
+    assert model.class_map(images, 3).shape == (2, 1, 6, 6)
+    features, edited = model.feature_extractor(images), torch.rand(2, 1, 12, 12)
+    expected = model(images, attention_map=edited).perception_logits
+    assert torch.equal(model.perception_branch(features, edited), expected)
+
+
 def test_several_tasks_repeat_what_goes_past_the_attention():
     model = wrap_backbone(small_vit(), tasks=3).eval()
     images = torch.randn(2, 3, 48, 48)

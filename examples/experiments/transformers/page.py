@@ -154,7 +154,7 @@ the network.
 - **Where the map points differs from seed to seed.** In the network that reads the mean of the tokens,
   the map of one seed is well above Grad-CAM, and that of the other below. So do not trust the map of one
   transformer that was trained from nothing: measure it, or supervise it with `AttentionMapLoss`.
-  Attention rollout points more often, in this network, and always nearly as often.
+  Attention rollout points at the product about as often in every run.
 - In the one run with a class token, the map is a little above attention rollout, and far above Grad-CAM.
 - An earlier split may point better: in its one run, `split="blocks.1"` has the most accurate network and
   the best map. A token of an early block knows more of its own patch, and less of the others. The default
