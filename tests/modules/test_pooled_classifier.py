@@ -24,11 +24,11 @@ def test_classifier_gives_the_logits_of_the_backbone(name):
     for parameter in backbone.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=0.05)  # some classifiers start at zero
     parts = cut(backbone, (3, size, size), None)
-    classifier = read_classifier(parts.head, parts.end)
+    classifier = read_classifier(parts.head, parts.head_receives)
     if name in NOT_READABLE:
         assert classifier is None
         return
-    features = torch.randn(3, *parts.end)
+    features = torch.randn(3, *parts.head_receives)
     expected = parts.head(features)
     pooled = features.mean(dim=(2, 3))
     torch.testing.assert_close(classifier(pooled), expected, rtol=1e-4, atol=1e-4 * expected.std().item())

@@ -156,9 +156,9 @@ the network.
   transformer that was trained from nothing: measure it, or supervise it with `AttentionMapLoss`.
   Attention rollout points at the product about as often in every run.
 - In the one run with a class token, the map is a little above attention rollout, and far above Grad-CAM.
-- An earlier split may point better: in its one run, `split="blocks.1"` has the most accurate network and
-  the best map. A token of an early block knows more of its own patch, and less of the others. The default
-  is still the last quarter of the layers: one run of one small network is no ground for another.
+- With an earlier split, `split="blocks.1"`, the network was the most accurate in both runs, and its map
+  the best in one. In the other run it pointed little better than Grad-CAM. The default is still the last
+  quarter of the layers.
 - `stage="copy"`, as in the paper, costs a quarter more, and is neither more accurate nor better at
   pointing. So `"light"` is the default for new heads on tokens.
 - The plain network, wrapped and not trained further, has maps that point a little more often than
