@@ -3,7 +3,6 @@
 import json
 import platform
 import statistics
-from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 
 import timm
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from abn import wrap_backbone
 from experiments.common.runs import logged
 from experiments.common.tables import mean_and_worst, numbers, table
 from experiments.common.timing import in_turn, ratios
+from experiments.performance.measure import flops
 from experiments.transformers.runs import BATCH, KINDS, LEARNING_RATE, MEASURED, directory_of
 
 TITLES = {
@@ -81,18 +80,12 @@ def cost() -> list[list[str]]:
         plain = timm.create_model(name).eval()
         for stage in STAGES:
             model = wrap_backbone(plain, start="new", stage=stage).eval()
-            flops = flops_of(model, images) / flops_of(plain, images)
             with torch.inference_mode():
+                arithmetic = flops(partial(model, images)) / flops(partial(plain, images))
                 times = in_turn({"abn": partial(model, images), "plain": partial(plain, images)}, rounds=15)
             time = statistics.median(ratios(times["abn"], times["plain"]))
-            rows.append([name, stage, *numbers([flops, time, time / flops])])
+            rows.append([name, stage, *numbers([arithmetic, time, time / arithmetic])])
     return rows
-
-
-def flops_of(model: Callable[[torch.Tensor], object], images: torch.Tensor) -> int:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(images)
-    return counter.get_total_flops()
 
 
 PAGE = """\
